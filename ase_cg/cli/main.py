@@ -1,0 +1,61 @@
+"""The program ``ase-cg``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ase_cg.cli.analyze import analyze
+from ase_cg.cli.info import info
+from ase_cg.cli.map import map_command
+from ase_cg.cli.run import run
+from ase_cg.cli.simulate import simulate
+from ase_cg.cli.train import train
+from ase_cg.errors import InputError, SimulationError
+
+app = typer.Typer(
+    help="Machine-learned coarse-grained molecular dynamics in ASE: map, train, simulate, analyze.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("map")(map_command)
+app.command()(train)
+app.command()(simulate)
+app.command()(analyze)
+app.command()(run)
+app.command()(info)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"ase-cg {version('ase-cg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001 - the callback has printed it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Machine-learned coarse-grained molecular dynamics in ASE: map, train, simulate, analyze."""
+
+
+def main() -> None:
+    """Run the program: 0 if all went well, 2 if something given is wrong, 1 if a simulation failed."""
+    try:
+        app()
+    except InputError as error:
+        _end(error, 2)
+    except SimulationError as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        _end("stopped; the same command continues where it was", 130)
+
+
+def _end(message: object, status: int) -> None:
+    typer.echo(f"ase-cg: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,23 @@
+"""How results appear in the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase_cg.analysis.compare import Comparison
+
+
+def show_comparison(comparison: "Comparison", folder: Path) -> None:
+    """Print the table of a comparison, and where its files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ase_cg.analysis.table import table_cells
+
+    heading, rows = table_cells(comparison)
+    table = Table(*heading)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)

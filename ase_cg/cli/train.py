@@ -1,0 +1,24 @@
+"""``ase-cg train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ase_cg.cli.options import Overwrite, Quiet
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model, checkpoints and logs.")],
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", "-d", help="Dataset of beads; by default the recipe's.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model; the same command again continues a training that was stopped."""
+    from ase_cg.training.trainer import train as train_recipe
+
+    path = train_recipe(recipe, output, dataset=dataset, overwrite=overwrite, quiet=quiet)
+    typer.echo(f"wrote {path}")

@@ -1,0 +1,144 @@
+"""The graph that every energy term sees, built once per topology; only positions change during a run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ase_cg.beads.atoms import bead_types
+from ase_cg.beads.topology import BeadTopology
+
+
+class BeadGraph(NamedTuple):
+    """One or several molecules as tensors.
+
+    Attributes
+    ----------
+    positions : Tensor, shape (n, 3)
+        In Å.
+    bead_type : Tensor, shape (n,)
+        Index into the vocabulary.
+    molecule : Tensor, shape (n,)
+        Which molecule each bead belongs to, 0 … n_molecules − 1.
+    n_molecules : int
+    edges : Tensor, shape (2, e)
+        Pairs of beads that may interact, each pair **once**.
+    bonds, angles, dihedrals : Tensor, shapes (2, b), (3, a), (4, d)
+    cell : Tensor of shape (n_molecules, 3, 3), or None
+        Rows are cell vectors in Å; zero rows where the system is not periodic.
+    edge_images : Tensor of shape (e, 3), or None
+        Cell images S: the edge's vector is ``positions[j] + S @ cell − positions[i]``.
+    """
+
+    positions: Tensor
+    bead_type: Tensor
+    molecule: Tensor
+    n_molecules: int
+    edges: Tensor
+    bonds: Tensor
+    angles: Tensor
+    dihedrals: Tensor
+    cell: Tensor | None = None
+    edge_images: Tensor | None = None
+
+    def edge_vectors(self) -> Tensor:
+        """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å."""
+        i, j = self.edges
+        vectors = self.positions[j] - self.positions[i]
+        if self.cell is None or self.edge_images is None:
+            return vectors
+        return vectors + torch.einsum("es,esx->ex", self.edge_images, self.cell[self.molecule[i]])
+
+    def bonded_vectors(self, i: Tensor, j: Tensor) -> Tensor:
+        """Return the vectors from beads `i` to beads `j`, to the nearest image where the system is periodic."""
+        vectors = self.positions[j] - self.positions[i]
+        if self.cell is None:
+            return vectors
+        cell = self.cell[self.molecule[i]]
+        with torch.no_grad():
+            # Zero rows of the cell have zero columns in its pseudo-inverse: no image is taken along them.
+            images = torch.round(torch.einsum("ex,exs->es", vectors, torch.linalg.pinv(cell)))
+        return vectors - torch.einsum("es,esx->ex", images, cell)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "BeadGraph":
+        """Return the graph on a device, with floating-point tensors of a dtype."""
+
+        def moved(value: object) -> object:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+        return BeadGraph(*[moved(value) for value in self])  # type: ignore[arg-type]
+
+
+def all_pairs(n: int) -> Tensor:
+    """Return all pairs of n beads, each once, shape (2, n(n−1)/2)."""
+    return torch.triu_indices(n, n, offset=1)
+
+
+def _index_tensor(rows: Sequence[tuple[int, ...]], width: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, width).T.contiguous()
+
+
+def topology_graph(topology: BeadTopology, vocabulary: Sequence[str], copies: int = 1) -> BeadGraph:
+    """Make the graph of some copies of a molecule, with zero positions and all pairs as edges.
+
+    Parameters
+    ----------
+    topology : BeadTopology
+        Of N beads.
+    vocabulary : sequence of str
+        Bead names in the order of the model's types.
+    copies : int
+        Molecules in the graph; bead b of copy c has index c·N + b.
+
+    Raises
+    ------
+    InputError
+        If a bead is not in the vocabulary.
+    """
+    n = topology.n_beads
+    offsets = torch.arange(copies) * n
+
+    def repeated(index: Tensor) -> Tensor:
+        return (index[:, None, :] + offsets[None, :, None]).reshape(index.shape[0], -1)
+
+    return BeadGraph(
+        positions=torch.zeros(copies * n, 3),
+        bead_type=torch.from_numpy(bead_types(topology.names, vocabulary)).repeat(copies),
+        molecule=torch.arange(copies).repeat_interleave(n),
+        n_molecules=copies,
+        edges=repeated(all_pairs(n)),
+        bonds=repeated(_index_tensor(topology.bonds, 2)),
+        angles=repeated(_index_tensor(topology.angles, 3)),
+        dihedrals=repeated(_index_tensor(topology.dihedrals, 4)),
+    )
+
+
+def concatenate(graphs: Sequence[BeadGraph]) -> BeadGraph:
+    """Join non-periodic graphs into one, molecules in order.
+
+    Raises
+    ------
+    ValueError
+        If a graph is periodic.
+    """
+    if any(graph.cell is not None for graph in graphs):
+        raise ValueError("periodic graphs are not joined")
+    bead_offsets = [0, *torch.tensor([len(g.positions) for g in graphs]).cumsum(0).tolist()]
+    molecule_offsets = [0, *torch.tensor([g.n_molecules for g in graphs]).cumsum(0).tolist()]
+
+    def indices(name: str) -> Tensor:
+        return torch.cat([getattr(g, name) + o for g, o in zip(graphs, bead_offsets, strict=False)], dim=-1)
+
+    return BeadGraph(
+        positions=torch.cat([g.positions for g in graphs]),
+        bead_type=torch.cat([g.bead_type for g in graphs]),
+        molecule=torch.cat([g.molecule + o for g, o in zip(graphs, molecule_offsets, strict=False)]),
+        n_molecules=int(molecule_offsets[-1]),
+        edges=indices("edges"),
+        bonds=indices("bonds"),
+        angles=indices("angles"),
+        dihedrals=indices("dihedrals"),
+    )

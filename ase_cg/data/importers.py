@@ -1,0 +1,155 @@
+"""All-atom trajectories as streams of positions and forces."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_cg.errors import InputError
+from ase_cg.files import existing_file
+from ase_cg.units import unit
+
+CHUNK_FRAMES = 1000
+NM = 10.0  # Å; MDTraj's coordinates are in nm by definition
+
+Chunk = tuple[NDArray[np.float64], NDArray[np.float64] | None]
+
+_POSITION_NAMES = ("coordinates", "coords", "positions", "xyz")
+_FORCE_NAMES = ("forces", "force", "Fs")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One all-atom trajectory file.
+
+    Parameters
+    ----------
+    path : Path
+        Anything MDTraj reads; MDTraj's HDF5 with a further array ``forces`` (its attribute ``units`` says in
+        what); or ``.npz`` with positions and, perhaps, forces.
+    topology : mdtraj.Topology
+    length_unit, force_unit : str or None
+        Of arrays that do not declare theirs (``.npz``, and forces without the attribute).
+    """
+
+    path: Path
+    topology: Any
+    length_unit: str | None = None
+    force_unit: str | None = None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Give positions in Å and forces in eV/Å (or None), both (frames, n, 3), some frames at a time.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or truncated, a unit is not declared, or shapes do not fit.
+        """
+        existing_file(self.path, "trajectory")
+        if self.path.suffix == ".npz":
+            yield from self._npz()
+        elif self.path.suffix in {".h5", ".hdf5"}:
+            yield from self._hdf5()
+        else:
+            yield from self._mdtraj()
+
+    def _scale(self, name: str | None, what: str, dimension: Any) -> float:
+        if name is None:
+            option = f"--{dimension}-unit"
+            raise InputError(f"{self.path} does not say the unit of its {what}; give it with {option}")
+        return unit(name, dimension)
+
+    def _check(self, positions: Any, forces: Any) -> None:
+        n = self.topology.n_atoms
+        if positions.ndim != 3 or positions.shape[1:] != (n, 3):
+            raise InputError(
+                f"{self.path} holds positions of shape {positions.shape}, but the topology has {n} atoms; "
+                "give the topology that belongs to the trajectory"
+            )
+        if forces is not None and forces.shape != positions.shape:
+            raise InputError(
+                f"{self.path} holds forces of shape {forces.shape} for positions of shape {positions.shape}"
+            )
+
+    def _npz(self) -> Iterator[Chunk]:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                positions = _first(file, _POSITION_NAMES)
+                forces = _first(file, _FORCE_NAMES)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{self.path} cannot be read as .npz: {error}") from error
+        except Exception as error:
+            raise InputError(f"{self.path} is truncated or damaged: {error}") from error
+        if positions is None:
+            raise InputError(f"{self.path} has no array named {' or '.join(_POSITION_NAMES)}")
+        self._check(positions, forces)
+        length = self._scale(self.length_unit, "positions", "length")
+        force = None if forces is None else self._scale(self.force_unit, "forces", "force")
+        yield from _slices(positions, forces, length, force)
+
+    def _hdf5(self) -> Iterator[Chunk]:
+        import h5py
+
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise InputError(f"{self.path} is no HDF5 file or is truncated: {error}") from error
+        with file:
+            if "coordinates" not in file:
+                raise InputError(f"{self.path} is no trajectory in MDTraj's HDF5 form: it has no coordinates")
+            positions, forces = file["coordinates"], file.get("forces")
+            self._check(positions, forces)
+            declared = None if forces is None else forces.attrs.get("units", self.force_unit)
+            declared = declared.decode() if isinstance(declared, bytes) else declared
+            force = None if forces is None else self._scale(declared, "forces", "force")
+            try:
+                yield from _slices(positions, forces, NM, force)
+            except OSError as error:
+                raise InputError(f"{self.path} is truncated or damaged: {error}") from error
+
+    def _mdtraj(self) -> Iterator[Chunk]:
+        import mdtraj
+
+        structure_formats = {".pdb", ".gro", ".cif", ".pdbx", ".gsd", ".lh5", ".h5"}
+        options = {} if self.path.suffix in structure_formats else {"top": self.topology}
+        iterator = mdtraj.iterload(str(self.path), chunk=CHUNK_FRAMES, **options)
+        while True:
+            try:
+                chunk = next(iterator, None)
+            except Exception as error:
+                # MDTraj raises whatever its many parsers meet; the user needs the file's name and the reason.
+                raise InputError(
+                    f"{self.path} cannot be read with a topology of {self.topology.n_atoms} atoms: {error}"
+                ) from error
+            if chunk is None:
+                return
+            self._check(chunk.xyz, None)
+            yield chunk.xyz.astype(float) * NM, None
+
+
+def _first(file: Any, names: tuple[str, ...]) -> NDArray[Any] | None:
+    return next((file[name] for name in names if name in file), None)
+
+
+def _slices(positions: Any, forces: Any, length: float, force: float | None) -> Iterator[Chunk]:
+    for start in range(0, len(positions), CHUNK_FRAMES):
+        frames = slice(start, start + CHUNK_FRAMES)
+        yield (
+            np.asarray(positions[frames], dtype=float) * length,
+            None if forces is None or force is None else np.asarray(forces[frames], dtype=float) * force,
+        )
+
+
+def count_frames(path: str | os.PathLike[str]) -> int | None:
+    """Return the number of frames of a trajectory where the file tells without being read, else None."""
+    import h5py
+
+    found = Path(path)
+    if found.suffix in {".h5", ".hdf5"} and h5py.is_hdf5(found):
+        with h5py.File(found, "r") as file:
+            return len(file["coordinates"]) if "coordinates" in file else None
+    return None

@@ -1,0 +1,60 @@
+"""Which pairs of beads may interact: all of them while they are few, a neighbour list beyond and with a cell."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ALL_PAIRS_LIMIT = 300  # beads; above it a list is shorter than all pairs
+
+
+class NeighborList:
+    """Half neighbour list with a skin: made again only when a bead has moved by half the skin.
+
+    Parameters
+    ----------
+    cutoff : float
+        In Å.
+    skin : float
+        In Å.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 1.0) -> None:
+        self.cutoff = cutoff
+        self.skin = skin
+        self._positions: NDArray[np.float64] | None = None
+        self._cell: NDArray[np.float64] | None = None
+        self._pbc: NDArray[np.bool_] | None = None
+        self._edges: tuple[Tensor, Tensor] | None = None
+
+    def edges(
+        self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor]:
+        """Return edges (2, e), each pair of images once, and their cell images (e, 3)."""
+        if self._edges is None or self._moved(positions, cell, pbc):
+            self._edges = half_neighbor_list(positions, cell, pbc, self.cutoff + self.skin)
+            self._positions, self._cell, self._pbc = positions.copy(), cell.copy(), pbc.copy()
+        return self._edges
+
+    def _moved(
+        self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+    ) -> bool:
+        if self._positions is None or self._positions.shape != positions.shape:
+            return True
+        if not np.array_equal(self._cell, cell) or not np.array_equal(self._pbc, pbc):  # type: ignore[arg-type]
+            return True
+        return bool(((positions - self._positions) ** 2).sum(1).max(initial=0.0) > (self.skin / 2) ** 2)
+
+
+def half_neighbor_list(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Return all pairs of (images of) beads closer than `cutoff`, each once: edges (2, e) and cell images (e, 3)."""
+    from ase.neighborlist import primitive_neighbor_list
+
+    first, second, image = primitive_neighbor_list("ijS", pbc, cell, positions, cutoff, self_interaction=False)
+    # ASE gives each pair in both directions; a bead and its own image are told apart by the image's sign.
+    leading = np.sign(image @ np.array([9e12, 3e6, 1.0]))
+    once = (first < second) | ((first == second) & (leading > 0))
+    edges = torch.from_numpy(np.stack([first[once], second[once]]).astype(np.int64))
+    return edges, torch.from_numpy(image[once].astype(float))

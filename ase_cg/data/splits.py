@@ -1,0 +1,56 @@
+"""Training, validation and test frames, divided in blocks of time."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_cg.data.dataset import Molecule
+from ase_cg.errors import InputError
+
+
+class Split(NamedTuple):
+    """Sorted frame indices of each part."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split_by_blocks(
+    molecule: Molecule, fractions: tuple[float, float], *, blocks: int = 20, seed: int = 0
+) -> Split:
+    """Divide frames into training, validation and test parts by blocks of time.
+
+    Neighbouring frames are alike; were they divided one by one, validation would see what training saw.
+    The frames, trajectory after trajectory, are cut into blocks of equal length, which are then dealt at random.
+
+    Parameters
+    ----------
+    molecule : Molecule
+    fractions : (float, float)
+        Of the blocks for validation and for test; each gets at least one.
+    blocks : int
+        Number of blocks.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If there are too few frames for one frame a block.
+    """
+    if molecule.n_frames < blocks:
+        raise InputError(
+            f"molecule {molecule.name!r} has {molecule.n_frames} frames, too few to split into {blocks} blocks of time"
+        )
+    counts = [max(1, round(fraction * blocks)) for fraction in fractions]
+    if sum(counts) >= blocks:
+        raise InputError(f"validation and test take {sum(counts)} of {blocks} blocks and leave none for training")
+    pieces = np.array_split(np.arange(molecule.n_frames), blocks)
+    order = np.random.default_rng(seed).permutation(blocks)
+    validation, test = order[: counts[0]], order[counts[0] : sum(counts)]
+    return Split(
+        train=np.sort(np.concatenate([pieces[i] for i in order[sum(counts) :]])),
+        validation=np.sort(np.concatenate([pieces[i] for i in validation])),
+        test=np.sort(np.concatenate([pieces[i] for i in test])),
+    )

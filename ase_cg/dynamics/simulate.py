@@ -1,0 +1,227 @@
+"""Run a model: one molecule through ASE, or many replicas at once, resumable."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.dataset import Dataset
+from ase_cg.dynamics.ase_engine import ASESimulation
+from ase_cg.dynamics.engine import Engine
+from ase_cg.dynamics.replicas import ReplicaSimulation
+from ase_cg.dynamics.trajectory import PICOSECOND, SegmentStore, replica_paths, write_trajectory
+from ase_cg.errors import InputError
+from ase_cg.files import existing_file, file_hash, written_whole
+from ase_cg.models.model import CGModel
+from ase_cg.progress import Progress
+from ase_cg.units import quantity
+
+PathLike = str | os.PathLike[str]
+SEGMENTS = 50  # a killed run repeats at most a fiftieth of it
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """Everything that decides a trajectory; kept beside it in ``simulation.json``."""
+
+    model: str
+    start: str
+    replicas: int
+    temperature: float
+    time_step: str
+    friction: str
+    duration: str
+    report_interval: str
+    seed: int
+    prior_only: bool
+    device: str
+    dtype: str
+
+    @property
+    def steps_per_frame(self) -> int:
+        """Time steps between frames."""
+        return _whole(self.report_interval, self.time_step, "report_interval", "time_step")
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in all."""
+        return _whole(self.duration, self.report_interval, "duration", "report_interval")
+
+
+def _whole(long: str, short: str, long_name: str, short_name: str) -> int:
+    ratio = quantity(long, "time") / quantity(short, "time")
+    if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+        raise InputError(f"{long_name} ({long}) is no whole multiple of {short_name} ({short})")
+    return round(ratio)
+
+
+def simulate(
+    model: PathLike,
+    output: PathLike,
+    *,
+    start: PathLike,
+    replicas: int = 1,
+    temperature: float | None = None,
+    time_step: str = "2 fs",
+    friction: str = "1 /ps",
+    duration: str = "100 ps",
+    report_interval: str = "0.2 ps",
+    seed: int = 0,
+    prior_only: bool = False,
+    device: str = "cpu",
+    dtype: str = "float32",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Simulate a model; the same call again continues a run that was stopped.
+
+    One replica runs through ASE (:class:`CGCalculator` under ``LangevinBAOAB``), several run as one batch
+    (:class:`ReplicaSimulation`).
+
+    Parameters
+    ----------
+    model : path
+        Model file.
+    output : path
+        Folder for ``replica_000.h5`` … (MDTraj's HDF5) and ``simulation.json``.
+    start : path
+        A structure file, from which all replicas start, or a dataset, from whose frames each draws one.
+    replicas : int
+    temperature : float, optional
+        In K; by default the model's.
+    time_step, friction, duration, report_interval : str
+        With units, such as ``"2 fs"``, ``"1 /ps"``, ``"100 ps"``, ``"0.2 ps"``.
+    seed : int
+    prior_only : bool
+        Leave the network out.
+    device, dtype : str
+    overwrite : bool
+        Discard what the folder holds of another run.
+    quiet : bool
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If something given is wrong, or the folder holds another simulation.
+    SimulationError
+        If positions explode.
+    """
+    if replicas < 1:
+        raise InputError(f"the number of replicas must be at least 1, not {replicas}")
+    loaded = CGModel.load(model)
+    if prior_only:
+        loaded = loaded.prior_only()
+    kelvin = loaded.card.temperature if temperature is None else float(temperature)
+    settings = SimulationSettings(
+        model=file_hash(Path(model)),
+        start=file_hash(existing_file(start, "start")),
+        replicas=replicas,
+        temperature=kelvin,
+        time_step=time_step,
+        friction=friction,
+        duration=duration,
+        report_interval=report_interval,
+        seed=seed,
+        prior_only=prior_only,
+        device=device,
+        dtype=dtype,
+    )
+    n_frames, steps_per_frame = settings.n_frames, settings.steps_per_frame
+    topology, positions = starting_positions(loaded, Path(start), replicas, seed)
+    options: dict[str, Any] = {
+        "topology": topology,
+        "temperature": kelvin,
+        "time_step": quantity(time_step, "time"),
+        "friction": quantity(friction, "rate"),
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+    }
+    engine: Engine = (
+        ASESimulation(loaded, positions, **options)
+        if replicas == 1
+        else ReplicaSimulation(loaded, positions, **options)
+    )
+    folder = Path(output)
+    if _prepare_folder(folder, settings, overwrite=overwrite):
+        return folder
+    store = SegmentStore(folder)
+    title = f"Simulating {replicas} {'replica' if replicas == 1 else 'replicas'}{' of the prior' if prior_only else ''}"
+    _run(engine, store, n_frames, steps_per_frame, quantity(time_step, "time"), title, quiet=quiet)
+    frames, times = store.frames()
+    for replica in range(replicas):
+        write_trajectory(folder / f"replica_{replica:03d}.h5", frames[:, replica], times, topology)
+    store.remove()
+    return folder
+
+
+def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bool) -> bool:
+    """Make the folder ready, or return True if the simulation is already finished there."""
+    record = folder / "simulation.json"
+    if record.is_file() and not overwrite:
+        found = json.loads(record.read_text())
+        different = [key for key, value in asdict(settings).items() if found.get(key) != value]
+        if different:
+            raise InputError(
+                f"{folder} holds a simulation with another {different[0]} ({found.get(different[0])}); choose another "
+                "folder, or discard it with --overwrite (overwrite=True)"
+            )
+        return len(replica_paths(folder)) == settings.replicas and not SegmentStore(folder).folder.exists()
+    if folder.exists() and any(folder.iterdir()):
+        if not record.is_file():
+            raise InputError(f"{folder} is not empty and holds no simulation; choose another folder")
+        SegmentStore(folder).remove()
+        for path in replica_paths(folder):
+            path.unlink()
+    with written_whole(record, overwrite=True) as partial:
+        partial.write_text(json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+    return False
+
+
+def _run(
+    engine: Engine, store: SegmentStore, n_frames: int, steps_per_frame: int, time_step: float, title: str, *, quiet: bool
+) -> None:
+    done = 0
+    if (state := store.state()) is not None:
+        engine.load_state(*state)
+        done = len(store.frames()[1])
+    per_segment = max(1, n_frames // SEGMENTS)
+    with Progress(title, n_frames, quiet=quiet) as progress:
+        progress.advance(done)
+        while done < n_frames:
+            count = min(per_segment, n_frames - done)
+            frames = []
+            for _ in range(count):
+                engine.step(steps_per_frame)
+                frames.append(engine.positions.astype(np.float32))
+                progress.advance()
+            times = np.arange(done + 1, done + count + 1) * steps_per_frame * time_step / PICOSECOND
+            store.write(np.stack(frames), times, *engine.save_state())
+            done += count
+
+
+def starting_positions(
+    model: CGModel, start: Path, replicas: int, seed: int
+) -> tuple[BeadTopology, NDArray[np.float64]]:
+    """Return topology and positions (R, N, 3) in Å: of a structure file, or of frames drawn from a dataset."""
+    if start.suffix in {".h5", ".hdf5"}:
+        with Dataset.open(start) as dataset:
+            molecule = dataset.only_molecule()
+            rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+            drawn = rng.choice(molecule.n_frames, size=replicas, replace=replicas > molecule.n_frames)
+            unique, inverse = np.unique(drawn, return_inverse=True)
+            return molecule.topology, molecule.coordinates(unique)[inverse].astype(float)
+    from ase_cg.beads.atoms import read_beads, read_topology
+
+    positions = read_beads(start, model).get_positions()
+    return read_topology(start, model.card.resolution), np.repeat(positions[None], replicas, axis=0)

@@ -1,0 +1,21 @@
+"""The errors a user can meet; the command line turns them into one sentence and an exit status."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: the message says what, where, and what to do (exit status 2)."""
+
+
+class SimulationError(RuntimeError):
+    """A simulation left the region where the model means anything (exit status 1).
+
+    Parameters
+    ----------
+    message : str
+        One sentence that names the bead and the frame.
+    last_good : object, optional
+        Positions in Å of the last frame in which everything was finite, if there was one.
+    """
+
+    def __init__(self, message: str, last_good: object = None) -> None:
+        super().__init__(message)
+        self.last_good = last_good

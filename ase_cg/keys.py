@@ -1,0 +1,33 @@
+"""Every array and attribute that ase-cg writes: its name, its shape and its unit, once.
+
+``F`` frames, ``N`` beads, ``T`` trajectories, ``n`` atoms.
+"""
+
+from typing import NamedTuple
+
+
+class ArrayKey(NamedTuple):
+    """Name of an array, what its axes are, and its unit."""
+
+    name: str
+    shape: str
+    unit: str
+
+
+COORDINATES = ArrayKey("coordinates", "(F, N, 3)", "Å")
+FORCES = ArrayKey("forces", "(F, N, 3)", "eV/Å")
+WEIGHTS = ArrayKey("weights", "(F,)", "1")
+TRAJECTORY_LENGTHS = ArrayKey("trajectory_lengths", "(T,)", "frames")
+
+DATASET_ARRAYS = (COORDINATES, FORCES, WEIGHTS, TRAJECTORY_LENGTHS)
+
+# Per-bead arrays of ase.Atoms.
+BEAD_TYPE = ArrayKey("bead_type", "(N,)", "index into the vocabulary")
+BEAD_NAME = ArrayKey("bead_name", "(N,)", "name of the bead type")
+RESIDUE_NUMBERS = ArrayKey("residuenumbers", "(N,)", "as in the PDB")
+CHAINS = ArrayKey("chain", "(N,)", "index")
+
+DATASET_FORMAT = "ase-cg dataset"
+DATASET_VERSION = 1
+MODEL_FORMAT = "ase-cg model"
+MODEL_VERSION = 1

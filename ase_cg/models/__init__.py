@@ -1,0 +1,1 @@
+"""The energy model: priors, backbones, their sum, and its file."""

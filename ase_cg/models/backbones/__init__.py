@@ -1,0 +1,61 @@
+"""Networks by name; other packages add theirs through the entry-point group ``ase_cg.backbones``."""
+
+import difflib
+import inspect
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from ase_cg.errors import InputError
+from ase_cg.models.base import Backbone
+
+ENTRY_POINT_GROUP = "ase_cg.backbones"
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def backbone_class(name: str) -> type[Backbone]:
+    """Return the class of a backbone.
+
+    Raises
+    ------
+    InputError
+        If no installed package registers the name.
+    """
+    known = _registered()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}"
+        raise InputError(f"unknown backbone {name!r}; {hint}")
+    found: type[Backbone] = known[name].load()
+    return found
+
+
+def make_backbone(name: str, n_types: int, hyper_parameters: dict[str, Any]) -> Backbone:
+    """Make a backbone with fresh weights.
+
+    Parameters
+    ----------
+    name : str
+        As registered.
+    n_types : int
+        Size of the vocabulary.
+    hyper_parameters : dict
+        Those left out take the backbone's defaults.
+
+    Raises
+    ------
+    InputError
+        If the name or a hyper-parameter is not known, naming the nearest right one.
+    """
+    cls = backbone_class(name)
+    known = [p for p in inspect.signature(cls).parameters if p != "n_types"]
+    for key in hyper_parameters:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+            raise InputError(f"backbone {name!r} has no hyper-parameter {key!r}; {hint}")
+    return cls(n_types=n_types, **hyper_parameters)

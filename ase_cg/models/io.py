@@ -1,0 +1,127 @@
+"""The model file: one ``.safetensors`` with the weights and, in its metadata, JSON that says what they are."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ase_cg.errors import InputError
+from ase_cg.files import existing_file, written_whole
+from ase_cg.keys import MODEL_FORMAT, MODEL_VERSION
+from ase_cg.models.backbones import make_backbone
+from ase_cg.models.model import CGModel, ModelCard
+from ase_cg.models.priors.harmonic import PRIORS
+from ase_cg.models.priors.prior_set import PriorSet
+
+METADATA_KEY = "ase_cg"
+
+
+def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a model.
+
+    Parameters
+    ----------
+    model : CGModel
+    path : path
+        Ends in ``.safetensors``.
+    overwrite : bool
+
+    Raises
+    ------
+    InputError
+        If the name does not end so, or the file exists and `overwrite` is false.
+    """
+    from safetensors.torch import save_file
+
+    _check_suffix(Path(path))
+    metadata = {
+        "format": MODEL_FORMAT,
+        "version": MODEL_VERSION,
+        "units": {"energy": "eV", "length": "Å"},
+        "vocabulary": list(model.vocabulary),
+        "backbone": None
+        if model.backbone is None
+        else {"name": model.backbone_name, "hyper_parameters": model.backbone.hyper_parameters},
+        "priors": list(model.priors.terms),
+        "training_priors": None if model.training_priors is None else list(model.training_priors.terms),
+        "card": model.card.to_dict(),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with written_whole(path, overwrite=overwrite) as partial:
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def load_model(path: str | os.PathLike[str]) -> CGModel:
+    """Read a model; nothing in the file is executed.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, not a model of ours, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = existing_file(path, "model")
+    _check_suffix(found)
+    try:
+        with safe_open(found, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{found} is no safetensors file or is truncated: {error}") from error
+    if metadata is None:
+        raise InputError(f"{found} is a safetensors file but no ase-cg model; make one with `ase-cg train`")
+    try:
+        data = json.loads(metadata)
+        if data["format"] != MODEL_FORMAT:
+            raise InputError(f"{found} is no ase-cg model")
+        if data["version"] != MODEL_VERSION:
+            raise InputError(
+                f"{found} is an ase-cg model of version {data['version']}, this program reads version {MODEL_VERSION}"
+            )
+        return _build(data, tensors)
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        raise InputError(f"{found} is damaged: {error}") from error
+
+
+def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
+    vocabulary = tuple(data["vocabulary"])
+    spec = data["backbone"]
+    # Made on the CPU without touching the global random numbers: the weights are overwritten below.
+    with torch.random.fork_rng(devices=[]):
+        backbone = None if spec is None else make_backbone(spec["name"], len(vocabulary), spec["hyper_parameters"])
+    training = data["training_priors"]
+    model = CGModel(
+        vocabulary,
+        _priors(data["priors"], "priors", tensors, len(vocabulary)),
+        ModelCard.from_dict(data["card"]),
+        backbone=backbone,
+        backbone_name=None if spec is None else spec["name"],
+        training_priors=None
+        if training is None
+        else _priors(training, "training_priors", tensors, len(vocabulary)),
+    )
+    dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
+    model.to(dtype)
+    model.load_state_dict(tensors)
+    return model.requires_grad_(requires_grad=False)
+
+
+def _priors(names: list[str], prefix: str, tensors: dict[str, Tensor], n_types: int) -> PriorSet:
+    terms = []
+    for name in names:
+        if name not in PRIORS:
+            raise InputError(f"the model has a prior {name!r} that this version of ase-cg does not know")
+        types, stiffness, equilibrium = (
+            tensors[f"{prefix}.terms.{name}.{part}"] for part in ("types", "stiffness", "equilibrium")
+        )
+        terms.append(PRIORS[name](types, stiffness, equilibrium, n_types))
+    return PriorSet(terms)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: model files end in .safetensors; nothing else is read or written as a model")

@@ -1,0 +1,189 @@
+"""The coarse-grained model: named energy terms, summed and differentiated once."""
+
+import copy
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.graph import BeadGraph, topology_graph
+from ase_cg.errors import InputError
+from ase_cg.models.base import Backbone, energy_and_forces, sum_over_molecules
+from ase_cg.models.priors.prior_set import PriorSet
+
+PriorChoice = Literal["simulation", "training"]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is and where it comes from; kept in its file.
+
+    Parameters
+    ----------
+    temperature : float
+        Of the data, in K.
+    resolution : str or tuple of str
+    topologies : tuple of BeadTopology
+        Molecules it was trained on.
+    labels : str
+        Kind of label it was trained on.
+    noise_std : float
+        Of the labels, in Å.
+    provenance : dict
+        Data hash, recipe, package version, git commit, metrics: JSON-safe.
+    """
+
+    temperature: float
+    resolution: str | tuple[str, ...]
+    topologies: tuple[BeadTopology, ...] = ()
+    labels: str = "none"
+    noise_std: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a form that JSON keeps exactly."""
+        return asdict(self) | {"topologies": [topology.to_dict() for topology in self.topologies]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Make a card from what :meth:`to_dict` returned."""
+        resolution = data["resolution"]
+        return cls(
+            temperature=float(data["temperature"]),
+            resolution=resolution if isinstance(resolution, str) else tuple(resolution),
+            topologies=tuple(BeadTopology.from_dict(topology) for topology in data["topologies"]),
+            labels=data["labels"],
+            noise_std=float(data["noise_std"]),
+            provenance=data["provenance"],
+        )
+
+
+class CGModel(nn.Module):
+    """Free energy of beads: priors plus, perhaps, a network.
+
+    Parameters
+    ----------
+    vocabulary : sequence of str
+        Bead names in the order of the types.
+    priors : PriorSet
+        Used for simulation.
+    card : ModelCard
+    backbone : Backbone, optional
+    backbone_name : str, optional
+        As registered, to build it again from the file.
+    training_priors : PriorSet, optional
+        Those the network was trained with, where they differ ("sharpened priors"): fitted to noised data,
+        while `priors` are fitted to the clean data.
+    """
+
+    def __init__(
+        self,
+        vocabulary: tuple[str, ...],
+        priors: PriorSet,
+        card: ModelCard,
+        *,
+        backbone: Backbone | None = None,
+        backbone_name: str | None = None,
+        training_priors: PriorSet | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(priors.terms) and backbone is None:
+            raise InputError("a model needs at least one prior or a network")
+        self.vocabulary = vocabulary
+        self.card = card
+        self.priors = priors
+        self.backbone = backbone
+        self.backbone_name = backbone_name
+        self.training_priors = training_priors
+
+    @property
+    def cutoff(self) -> float:
+        """Distance in Å beyond which beads that are not bonded do not interact."""
+        return 0.0 if self.backbone is None else self.backbone.cutoff
+
+    def bead_energies_by_term(self, graph: BeadGraph) -> dict[str, Tensor]:
+        """Return each bead's share of every term by name, each of shape (n,), in eV."""
+        terms: dict[str, Tensor] = {
+            name: term.bead_energies(graph)  # type: ignore[operator] # ModuleDict forgets the type
+            for name, term in self.priors.terms.items()
+        }
+        return terms if self.backbone is None else terms | {"network": self.backbone.bead_energies(graph)}
+
+    def bead_energies(self, graph: BeadGraph) -> Tensor:
+        """Return the energy of each bead in eV, shape (n,)."""
+        return torch.stack(list(self.bead_energies_by_term(graph).values())).sum(0)
+
+    def forward(self, graph: BeadGraph) -> Tensor:
+        """Return the energy of each molecule in eV, shape (n_molecules,)."""
+        return sum_over_molecules(self.bead_energies(graph), graph)
+
+    def energy_and_forces(self, graph: BeadGraph) -> tuple[Tensor, Tensor]:
+        """Return energies in eV, shape (n_molecules,), and forces in eV/Å, shape (n, 3)."""
+        return energy_and_forces(self, graph)
+
+    def term_energies(self, graph: BeadGraph) -> dict[str, Tensor]:
+        """Return the energy of each term by name, each of shape (n_molecules,), in eV."""
+        return {
+            name: sum_over_molecules(share, graph) for name, share in self.bead_energies_by_term(graph).items()
+        }
+
+    def graph(self, topology: BeadTopology, copies: int = 1) -> BeadGraph:
+        """Make the graph of some copies of a molecule, on the model's device and with its dtype.
+
+        Raises
+        ------
+        InputError
+            If a bead is not in the vocabulary.
+        """
+        like = next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
+        return topology_graph(topology, self.vocabulary, copies).to(like.device, like.dtype)
+
+    def only_topology(self) -> BeadTopology:
+        """Return the molecule of a model trained on one.
+
+        Raises
+        ------
+        InputError
+            If there are none or several.
+        """
+        if len(self.card.topologies) != 1:
+            raise InputError(f"the model was trained on {len(self.card.topologies)} molecules; say which is meant")
+        return self.card.topologies[0]
+
+    def prior_only(self) -> "CGModel":
+        """Return the model without its network."""
+        return CGModel(self.vocabulary, self.priors, self.card)
+
+    def with_priors(self, choice: PriorChoice) -> "CGModel":
+        """Return the model with the priors of simulation (as it is) or those of training."""
+        if choice == "simulation" or self.training_priors is None:
+            return self
+        return CGModel(
+            self.vocabulary,
+            self.training_priors,
+            self.card,
+            backbone=self.backbone,
+            backbone_name=self.backbone_name,
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model file; see :func:`ase_cg.models.io.save_model`."""
+        from ase_cg.models.io import save_model
+
+        save_model(self, path, overwrite=overwrite)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "CGModel":
+        """Read a model file; see :func:`ase_cg.models.io.load_model`."""
+        from ase_cg.models.io import load_model
+
+        return load_model(path)
+
+
+def prepared_copy(model: CGModel, device: torch.device, dtype: str) -> CGModel:
+    """Return a copy for evaluation on a device in a dtype ("float32" or "float64"); the original is untouched."""
+    copied = copy.deepcopy(model).to(device, getattr(torch, dtype))
+    return copied.eval().requires_grad_(requires_grad=False)

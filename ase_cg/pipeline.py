@@ -1,0 +1,103 @@
+"""The whole line of a recipe: map, train, simulate, analyze; resumable."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ase_cg.analysis.compare import Comparison, analyze
+from ase_cg.data.dataset import Dataset
+from ase_cg.data.map import map_trajectory
+from ase_cg.dynamics.simulate import simulate
+from ase_cg.errors import InputError
+from ase_cg.files import existing_file, file_hash, written_whole
+from ase_cg.training.recipe import Recipe
+from ase_cg.training.trainer import train
+
+
+def run(
+    recipe: Recipe | str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Comparison:
+    """Do all four steps of a recipe; the same call again resumes where it was stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe or path
+    folder : path, optional
+        For ``dataset.h5``, ``training/``, ``simulation/``, ``prior_simulation/`` and ``analysis/``; by default
+        ``runs/<name of the recipe>``.
+    overwrite : bool
+        Discard what the folder holds of another recipe.
+    quiet : bool
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        If the recipe is wrong, or the folder holds what another recipe made.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    place = Path("runs") / recipe.name if folder is None else Path(folder)
+    if recipe.analysis.reference is not None:
+        existing_file(recipe.analysis.reference, "reference")
+    dataset = recipe.data.dataset or _map(recipe, place, overwrite=overwrite, quiet=quiet)
+    common: dict[str, Any] = {"overwrite": overwrite, "quiet": quiet}
+    model = train(recipe, place / "training", dataset=dataset, **common)
+    start = recipe.simulation.start or dataset
+    options = recipe.simulation.model_dump(exclude={"start"})
+    simulate(model, place / "simulation", start=start, **options, **common)
+    simulate(model, place / "prior_simulation", start=start, prior_only=True, **options, **common)
+    return analyze(
+        place / "simulation",
+        recipe.analysis.reference or dataset,
+        place / "analysis",
+        prior_simulation=place / "prior_simulation",
+        bins=recipe.analysis.bins,
+        discard=recipe.analysis.discard,
+        overwrite=True,
+        quiet=quiet,
+    )
+
+
+def _map(recipe: Recipe, place: Path, *, overwrite: bool, quiet: bool) -> Path:
+    """Map the recipe's trajectories, unless the same have been mapped before."""
+    data = recipe.data
+    if data.topology is None or data.temperature is None:
+        raise InputError(f"recipe {recipe.name!r} needs data.topology and data.temperature to map trajectories")
+    inputs = [*data.trajectories, data.topology]
+    identity = {
+        "settings": data.model_dump(mode="json", exclude={"dataset", "trajectories", "topology"}),
+        "files": {path.name: file_hash(existing_file(path, "input")) for path in inputs},
+    }
+    dataset, record = place / "dataset.h5", place / "mapping.json"
+    if dataset.is_file() and not overwrite:
+        if not record.is_file() or json.loads(record.read_text()) != identity:
+            raise InputError(
+                f"{dataset} was mapped from other data or in another way; choose another --folder, or discard it with "
+                "--overwrite (overwrite=True)"
+            )
+        Dataset.open(dataset).close()
+        return dataset
+    with written_whole(record, overwrite=True) as partial:
+        partial.write_text(json.dumps(identity, indent=2) + "\n")
+    return map_trajectory(
+        data.trajectories,
+        dataset,
+        topology=data.topology,
+        resolution=data.resolution,
+        temperature=data.temperature,
+        force_map=data.force_map,
+        name=recipe.name,
+        length_unit=data.length_unit,
+        force_unit=data.force_unit,
+        trajectory_length=data.trajectory_length,
+        overwrite=overwrite,
+        quiet=quiet,
+    )

@@ -1,0 +1,1 @@
+"""Training: recipes, the objective, and the trainer."""

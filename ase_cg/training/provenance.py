@@ -1,0 +1,43 @@
+"""Where a model comes from, for its card."""
+
+import datetime
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ase_cg.training.recipe import Recipe
+
+
+def provenance(recipe: Recipe, data_hash: str, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return data hash, recipe, versions, git commit, date and metrics, JSON-safe.
+
+    Losses are in (kcal/mol/Å)².
+    """
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"data"}),
+        "dataset_sha256": data_hash,
+        "metrics": metrics,
+        "versions": {package: version(package) for package in ("ase-cg", "torch", "ase")},
+        "git_commit": git_commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout this package runs from, or None where it is installed otherwise."""
+    folder = Path(__file__).parent.parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,270 @@
+"""Train a recipe: priors, labels, network, and the model file; resumable."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ase_cg.beads.atoms import standard_vocabulary
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.dataset import Dataset
+from ase_cg.data.splits import Split, split_by_blocks
+from ase_cg.devices import find_device
+from ase_cg.errors import InputError
+from ase_cg.files import written_whole
+from ase_cg.labels import label_source
+from ase_cg.models.backbones import make_backbone
+from ase_cg.models.model import CGModel, ModelCard
+from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.progress import Progress
+from ase_cg.training.objective import ForceMatching
+from ase_cg.training.provenance import provenance
+from ase_cg.training.recipe import Recipe
+from ase_cg.units import thermal_energy
+
+MODEL_NAME = "model.safetensors"
+
+
+class TrainingData(NamedTuple):
+    """What training needs of a dataset, in memory."""
+
+    coordinates: NDArray[np.float32]
+    forces: NDArray[np.float32] | None
+    split: Split
+    topology: BeadTopology
+    temperature: float
+    resolution: str | tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    priors: PriorSet
+    training_priors: PriorSet | None
+    hash: str
+
+
+def train(
+    recipe: Recipe | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    dataset: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Train a model; the same call again continues a training that was stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe or path
+    output : path
+        Folder for ``model.safetensors``, checkpoints (best and last), and logs (CSV and TensorBoard).
+    dataset : path, optional
+        By default the recipe's.
+    overwrite : bool
+        Discard what the folder holds of another training.
+    quiet : bool
+
+    Returns
+    -------
+    Path
+        Of the model file.
+
+    Raises
+    ------
+    InputError
+        If the recipe or the dataset is wrong, or the folder holds another training.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    device = find_device(recipe.training.device)
+    path = dataset or recipe.data.dataset
+    if path is None:
+        raise InputError(
+            f"recipe {recipe.name!r} names trajectories but no dataset; map them first with `ase-cg map` and give the "
+            "result with --dataset, or use `ase-cg run`"
+        )
+    data = _read(recipe, Path(path))
+    labels = label_source(recipe.labels).fit(
+        None if data.forces is None else torch.from_numpy(data.forces[data.split.train]),
+        kT=thermal_energy(data.temperature),
+        noise_std=recipe.noise_std,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.training.seed)
+        backbone = make_backbone(
+            recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters
+        )
+    folder = Path(output)
+    if _prepare_folder(folder, recipe, data.hash, overwrite=overwrite):
+        return folder / MODEL_NAME
+    objective = ForceMatching(
+        backbone, data.training_priors or data.priors, labels, data.topology, data.vocabulary, recipe.training
+    )
+    metrics = _fit(objective, data, recipe, folder, device, quiet=quiet)
+    card = ModelCard(
+        temperature=data.temperature,
+        resolution=data.resolution,
+        topologies=(data.topology,),
+        labels=recipe.labels,
+        noise_std=labels.noise_std,
+        provenance=provenance(recipe, data.hash, metrics),
+    )
+    model = CGModel(
+        data.vocabulary,
+        data.priors,
+        card,
+        backbone=backbone.cpu(),
+        backbone_name=recipe.backbone.name,
+        training_priors=data.training_priors,
+    )
+    model.save(folder / MODEL_NAME, overwrite=True)
+    return folder / MODEL_NAME
+
+
+def _read(recipe: Recipe, path: Path) -> TrainingData:
+    """Read the dataset, split it, and fit the priors to the training part."""
+    settings = recipe.training
+    with Dataset.open(path) as dataset:
+        molecule = dataset.only_molecule()
+        needs_forces = label_source(recipe.labels).needs_forces
+        split = split_by_blocks(
+            molecule,
+            (settings.validation_fraction, settings.test_fraction),
+            blocks=settings.blocks,
+            seed=settings.seed,
+        )
+        vocabulary = standard_vocabulary(molecule.topology.names)
+
+        def fitted(noise_std: float) -> PriorSet:
+            return PriorSet.fit(
+                molecule,
+                recipe.priors,
+                vocabulary=vocabulary,
+                frames=split.train,
+                noise_std=noise_std,
+                seed=settings.seed,
+            )
+
+        noised = fitted(recipe.noise_std) if recipe.noise_std else None
+        sharpened = noised is not None and recipe.sharpened_priors
+        return TrainingData(
+            coordinates=molecule.coordinates(),
+            forces=molecule.forces() if needs_forces else None,
+            split=split,
+            topology=molecule.topology,
+            temperature=molecule.temperature,
+            resolution=molecule.resolution,
+            vocabulary=vocabulary,
+            priors=fitted(0.0) if noised is None or sharpened else noised,
+            training_priors=noised if sharpened else None,
+            hash=dataset.hash(),
+        )
+
+
+def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: bool) -> bool:
+    """Make the folder ready, or return True if the same training is already finished there."""
+    record = folder / "training.json"
+    identity = {
+        "dataset": data_hash,
+        "recipe": recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"}),
+    }
+    if record.is_file() and not overwrite:
+        if json.loads(record.read_text()) != identity:
+            raise InputError(
+                f"{folder} holds a training with another recipe or dataset; choose another folder, or discard it with "
+                "--overwrite (overwrite=True)"
+            )
+        return (folder / MODEL_NAME).is_file()
+    if folder.exists() and any(folder.iterdir()) and not record.is_file():
+        raise InputError(f"{folder} is not empty and holds no training; choose another folder")
+    (folder / MODEL_NAME).unlink(missing_ok=True)
+    for checkpoint in (folder / "checkpoints").glob("*.ckpt"):
+        checkpoint.unlink()
+    with written_whole(record, overwrite=True) as partial:
+        partial.write_text(json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+    return False
+
+
+def _fit(
+    objective: ForceMatching, data: TrainingData, recipe: Recipe, folder: Path, device: torch.device, *, quiet: bool
+) -> dict[str, float]:
+    """Fit the backbone in place to its best epoch and return the metrics."""
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    from ase_cg.training.callbacks import EpochProgress
+    from ase_cg.training.frames import frame_loader
+
+    settings = recipe.training
+
+    def loader(frames: NDArray[np.int64], *, shuffle: bool) -> Any:
+        forces = None if data.forces is None else data.forces[frames]
+        return frame_loader(
+            data.coordinates[frames], forces, batch_size=settings.batch_size, shuffle=shuffle, seed=settings.seed
+        )
+
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints", filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
+    )
+    with (
+        Progress(f"Training {recipe.name}", settings.epochs, quiet=quiet) as progress,
+        _quiet_lightning(),
+    ):
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1 if device.index is None else [device.index],
+            max_epochs=settings.epochs,
+            gradient_clip_val=settings.gradient_clip,
+            callbacks=[checkpoints, EpochProgress(progress)],
+            logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
+            inference_mode=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        last = folder / "checkpoints" / "last.ckpt"
+        trainer.fit(
+            objective,
+            loader(data.split.train, shuffle=True),
+            loader(data.split.validation, shuffle=False),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=True,
+        )
+        best = checkpoints.best_model_path
+        objective.load_state_dict(torch.load(best, weights_only=True, map_location="cpu")["state_dict"])
+        tested = trainer.test(objective, loader(data.split.test, shuffle=False), verbose=False)[0]
+    score = checkpoints.best_model_score
+    return {
+        "validation_loss": float("nan") if score is None else float(score),
+        "test_loss": float(tested["test_loss"]),
+        "train_frames": len(data.split.train),
+        "epochs": settings.epochs,
+    }
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advertisements and its advice on workers off the screen, for this block only."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            # Frames are in memory: more workers would only copy them.
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*logging interval.*")
+            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+

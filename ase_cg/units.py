@@ -1,0 +1,97 @@
+"""Units: inside ase-cg everything is in Å, eV, amu, ASE time units and K; here is the way in and out.
+
+A unit is named by a string such as ``"nm"``, ``"kcal/mol"``, ``"kJ/mol/nm"``, ``"fs"`` or ``"/ps"``; a quantity is a
+number and a unit, ``"2 fs"``. Nothing is guessed: an unknown name is an error that lists the known ones.
+"""
+
+import difflib
+import re
+from typing import Literal
+
+from ase import units as ase_units
+
+from ase_cg.errors import InputError
+
+Dimension = Literal["length", "energy", "time", "rate", "force"]
+
+_LENGTHS = {"Å": 1.0, "A": 1.0, "angstrom": 1.0, "nm": 10.0, "nanometer": 10.0, "nanometers": 10.0}
+_ENERGIES = {
+    "eV": 1.0,
+    "kJ/mol": ase_units.kJ / ase_units.mol,
+    "kcal/mol": ase_units.kcal / ase_units.mol,
+}
+_TIMES = {"fs": ase_units.fs, "ps": 1e3 * ase_units.fs, "ns": 1e6 * ase_units.fs}
+_FORCES = {
+    f"{energy}/{length}": _ENERGIES[energy] / _LENGTHS[length] for energy in _ENERGIES for length in _LENGTHS
+}
+_RATES = {f"/{name}": 1 / size for name, size in _TIMES.items()}
+_KNOWN: dict[Dimension, dict[str, float]] = {
+    "length": _LENGTHS,
+    "energy": _ENERGIES,
+    "time": _TIMES,
+    "rate": _RATES,
+    "force": _FORCES,
+}
+
+FEMTOSECOND: float = ase_units.fs
+KCAL_PER_MOL: float = ase_units.kcal / ase_units.mol
+
+
+def unit(name: str, dimension: Dimension) -> float:
+    """Return the size of a unit in ase-cg's internal units.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"nm"``, ``"kcal/mol"``, ``"ps"`` or ``"kJ/mol/nm"``.
+    dimension : {"length", "energy", "time", "rate", "force"}
+        What the unit measures.
+
+    Returns
+    -------
+    float
+        Multiply a number given in this unit by it to get Å, eV, ASE time units or eV/Å.
+
+    Raises
+    ------
+    InputError
+        If the unit is not known.
+    """
+    known = _KNOWN[dimension]
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
+    raise InputError(f"unknown {dimension} unit {name!r}{hint}")
+
+
+def quantity(text: str, dimension: Dimension) -> float:
+    """Read a number with its unit, such as ``"2 fs"``, into internal units.
+
+    Raises
+    ------
+    InputError
+        If there is no number, no unit, or an unknown unit.
+    """
+    match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(\S+)\s*", text)
+    try:
+        number = float(match[1]) if match else None
+    except ValueError:
+        number = None
+    if match is None or number is None:
+        example = {"length": "0.5 Å", "energy": "2 kJ/mol", "time": "2 fs", "rate": "1 /ps", "force": "1 kcal/mol/Å"}[dimension]
+        raise InputError(f"{text!r} is not a {dimension} with its unit, such as {example!r}")
+    return number * unit(match[2], dimension)
+
+
+def thermal_energy(temperature: float) -> float:
+    """Return kT in eV for a temperature in K.
+
+    Raises
+    ------
+    InputError
+        If the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise InputError(f"the temperature must be positive and in K, not {temperature}")
+    return float(ase_units.kB * temperature)
