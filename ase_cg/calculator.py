@@ -29,7 +29,7 @@ MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
 DTYPES = ("float32", "float64")
 
 
-class CGCalculator(Calculator):  # type: ignore[misc] # ASE ships no types
+class CGCalculator(Calculator):
     """A coarse-grained free-energy surface under ASE's dynamics, optimizers and filters.
 
     Parameters
@@ -120,7 +120,7 @@ class CGCalculator(Calculator):  # type: ignore[misc] # ASE ships no types
         )
         self._graphs.clear()
 
-    def todict(self, skip_default: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ASE's signature
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Return the JSON-safe parameters."""
         described: dict[str, Any] = super().todict(skip_default)
         return described
@@ -162,11 +162,11 @@ class CGCalculator(Calculator):  # type: ignore[misc] # ASE ships no types
         import torch
 
         with torch.enable_grad():
-            positions = graph.positions.requires_grad_(True)  # noqa: FBT003 - torch's own signature
+            positions = graph.positions.requires_grad_(True)
             strain = torch.zeros(3, 3, dtype=positions.dtype, device=positions.device)
             strained, inputs = graph, [positions]
             if with_stress and graph.cell is not None:
-                strain.requires_grad_(True)  # noqa: FBT003 - torch's own signature
+                strain.requires_grad_(True)
                 symmetric = (strain + strain.T) / 2
                 strained = graph._replace(
                     positions=positions + positions @ symmetric, cell=graph.cell + graph.cell @ symmetric
@@ -233,9 +233,10 @@ class CGCalculator(Calculator):  # type: ignore[misc] # ASE ships no types
         if names is not None:
             wrong = [i for i, (name, t) in enumerate(zip(names, types, strict=True)) if vocabulary[t] != name]
             if wrong:
+                bead = wrong[0]
                 raise InputError(
-                    f"bead {wrong[0]} is called {names[wrong[0]]!r} but has the number of {vocabulary[types[wrong[0]]]!r} "
-                    "in the model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
+                    f"bead {bead} is called {names[bead]!r} but has the number of {vocabulary[types[bead]]!r} in "
+                    " the model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
                 )
         return types
 
@@ -254,7 +255,9 @@ class CGCalculator(Calculator):  # type: ignore[misc] # ASE ships no types
     def _fail(self, values: NDArray[np.float64], what: str, topology: BeadTopology | None = None) -> None:
         worst = int(np.nan_to_num(np.abs(values), nan=np.inf).max(1).argmax())
         name = topology.names[worst] if topology else self.atoms.arrays.get(BEAD_NAME.name, ["?"] * len(values))[worst]
-        since = "; no frame before it was good" if self._last_good is None else "; last_good of this error holds the frame before"
+        since = "; last_good of this error holds the last frame that was"
+        if self._last_good is None:
+            since = "; no frame before it was good"
         raise SimulationError(f"bead {worst} ({name}) {what}{since}", self._last_good)
 
     def _warn_of_temperature(self, beads: Atoms) -> None:

@@ -21,9 +21,7 @@ _ENERGIES = {
     "kcal/mol": ase_units.kcal / ase_units.mol,
 }
 _TIMES = {"fs": ase_units.fs, "ps": 1e3 * ase_units.fs, "ns": 1e6 * ase_units.fs}
-_FORCES = {
-    f"{energy}/{length}": _ENERGIES[energy] / _LENGTHS[length] for energy in _ENERGIES for length in _LENGTHS
-}
+_FORCES = {f"{energy}/{length}": _ENERGIES[energy] / _LENGTHS[length] for energy in _ENERGIES for length in _LENGTHS}
 _RATES = {f"/{name}": 1 / size for name, size in _TIMES.items()}
 _KNOWN: dict[Dimension, dict[str, float]] = {
     "length": _LENGTHS,
@@ -31,6 +29,14 @@ _KNOWN: dict[Dimension, dict[str, float]] = {
     "time": _TIMES,
     "rate": _RATES,
     "force": _FORCES,
+}
+
+_EXAMPLES: dict[Dimension, str] = {
+    "length": "0.5 Å",
+    "energy": "2 kJ/mol",
+    "time": "2 fs",
+    "rate": "1 /ps",
+    "force": "1 kcal/mol/Å",
 }
 
 FEMTOSECOND: float = ase_units.fs
@@ -79,7 +85,7 @@ def quantity(text: str, dimension: Dimension) -> float:
     except ValueError:
         number = None
     if match is None or number is None:
-        example = {"length": "0.5 Å", "energy": "2 kJ/mol", "time": "2 fs", "rate": "1 /ps", "force": "1 kcal/mol/Å"}[dimension]
+        example = _EXAMPLES[dimension]
         raise InputError(f"{text!r} is not a {dimension} with its unit, such as {example!r}")
     return number * unit(match[2], dimension)
 

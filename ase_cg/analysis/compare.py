@@ -249,8 +249,7 @@ def _floor(reference: Ensemble) -> dict[str, Any]:
         half[rng.permutation(n)[: n // 2]] = 1.0
         samples.append(_figures(reference, reference, half, 1.0 - half))
     means = {
-        name: None if samples[0][name] is None else float(np.mean([s[name] for s in samples]))  # type: ignore[arg-type]
-        for name in samples[0]
+        name: None if samples[0][name] is None else float(np.mean([s[name] for s in samples])) for name in samples[0]
     }
     return _with_intervals(means, samples)
 
@@ -266,7 +265,7 @@ def _with_intervals(values: dict[str, float | None], samples: list[dict[str, flo
         interval = None
         if value is not None and samples:
             # Not percentiles: resampling adds noise, which raises every distance, so they would miss the value.
-            error = float(np.std([s[name] for s in samples]))  # type: ignore[arg-type] # None only if value is
+            error = float(np.std(np.array([s[name] for s in samples], dtype=float)))
             interval = [max(0.0, value - NORMAL_95 * error), value + NORMAL_95 * error]
         rows[name] = {"value": value, "interval": interval}
     return rows

@@ -48,8 +48,7 @@ def ramachandran_angles(frames: Frames, topology: BeadTopology) -> NDArray[np.fl
     beads = ramachandran_beads(topology)
     if not beads:
         return None
-    angles = [np.stack([dihedral_angles(frames, [phi])[:, 0], dihedral_angles(frames, [psi])[:, 0]], -1) for phi, psi in beads]
-    return np.concatenate(angles)
+    return np.concatenate([dihedral_angles(frames, pair) for pair in beads])
 
 
 def inverted_fraction(frames: Frames, topology: BeadTopology) -> float | None:

@@ -39,7 +39,7 @@ def plot_surfaces(comparison: "Comparison") -> Any:
         if ensemble.surface is not None
     }
     deepest = max(surface[np.isfinite(surface)].max() for surface in surfaces.values())
-    image = None
+    image: Any = None
     for axis, (name, surface) in zip(axes, surfaces.items(), strict=True):
         image = axis.imshow(
             np.where(np.isfinite(surface), surface, np.nan).T,

@@ -31,7 +31,8 @@ class Histogram:
 def ramachandran_histogram(angles: list[NDArray[np.float64]], bins: int) -> Histogram:
     """Count (φ, ψ) in radians, one array (F, 2) a trajectory, on `bins` × `bins` over −π … π."""
     edges = np.linspace(-np.pi, np.pi, bins + 1)
-    return Histogram(np.stack([np.histogram2d(*a.T, bins=(edges, edges))[0].ravel() for a in angles]))
+    counts = [np.histogram2d(a[:, 0], a[:, 1], bins=[edges, edges])[0].ravel() for a in angles]
+    return Histogram(np.stack(counts))
 
 
 def free_energy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

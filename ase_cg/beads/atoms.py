@@ -57,9 +57,7 @@ def bead_types(names: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray[An
     return np.array([index[name] for name in names], dtype=np.int64)
 
 
-def beads_to_atoms(
-    topology: BeadTopology, positions: ArrayLike, vocabulary: Sequence[str] | None = None
-) -> Atoms:
+def beads_to_atoms(topology: BeadTopology, positions: ArrayLike, vocabulary: Sequence[str] | None = None) -> Atoms:
     """Make ASE Atoms of beads.
 
     Parameters

@@ -57,13 +57,13 @@ class BeadMap:
         """The atom that each bead is, or None where a bead mixes several."""
         if not np.array_equal(np.count_nonzero(self.matrix, axis=1), np.ones(len(self.matrix), dtype=int)):
             return None
-        return self.matrix.argmax(1)
+        return np.asarray(self.matrix.argmax(1))
 
     def apply(self, positions: NDArray[Any]) -> NDArray[Any]:
         """Map atom positions (F, n, 3) to bead positions (F, N, 3), in the same unit."""
         if self.atoms is not None:
-            return positions[:, self.atoms]
-        return np.einsum("bn,fnx->fbx", self.matrix, positions)
+            return np.asarray(positions[:, self.atoms])
+        return np.asarray(np.einsum("bn,fnx->fbx", self.matrix, positions))
 
 
 def bead_map(topology: Any, resolution: Resolution) -> BeadMap:
@@ -160,7 +160,7 @@ def _contracted_bonds(topology: Any, atoms: list[Any]) -> tuple[tuple[int, int],
     for first, second in topology.bonds:
         neighbors[first.index].append(second)
         neighbors[second.index].append(first)
-    bonds = set()
+    bonds: set[tuple[int, int]] = set()
     for bead, atom in enumerate(atoms):
         frontier, seen = [atom], {atom.index}
         for _ in range(3):

@@ -9,6 +9,8 @@ RESIDUES = (
 )
 CAPS = ("ACE", "NME", "NH2")
 WATER_AND_IONS = frozenset(
-    ("HOH", "WAT", "SOL", "TIP3", "TIP", "T3P", "SPC", "NA", "CL", "K", "NA+", "CL-", "K+", "SOD", "CLA", "POT")
-    + ("MG", "CA2", "CAL", "ZN", "ZN2")
+    [
+        *("HOH", "WAT", "SOL", "TIP3", "TIP", "T3P", "SPC", "NA", "CL", "K", "NA+", "CL-", "K+"),
+        *("SOD", "CLA", "POT", "MG", "CA2", "CAL", "ZN", "ZN2"),
+    ]
 )

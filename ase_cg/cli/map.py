@@ -9,9 +9,7 @@ from ase_cg.cli.options import Overwrite, Quiet, parse_resolution
 
 
 def map_command(
-    trajectories: Annotated[
-        list[Path], typer.Argument(help="All-atom trajectories: anything MDTraj reads, or .npz.")
-    ],
+    trajectories: Annotated[list[Path], typer.Argument(help="All-atom trajectories: anything MDTraj reads, or .npz.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The dataset to write (.h5).")],
     topology: Annotated[Path, typer.Option("--topology", "-t", help="Structure file with the same atoms.")],
     temperature: Annotated[float, typer.Option(help="Of the trajectories, in K.")],

@@ -96,6 +96,16 @@ class Molecule:
             raise InputError(f"dataset {self._group.file.filename} is truncated or damaged: {error}") from error
 
 
+def _check_format(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != DATASET_FORMAT:
+        raise InputError(f"{path} is an HDF5 file but no ase-cg dataset; make one with `ase-cg map`")
+    version = file.attrs.get("version")
+    if version != DATASET_VERSION:
+        raise InputError(
+            f"{path} is an ase-cg dataset of version {version}, this program reads version {DATASET_VERSION}"
+        )
+
+
 def _resolution(value: str | list[str]) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value)
 
@@ -127,13 +137,7 @@ class Dataset:
         except OSError as error:
             raise InputError(f"{found} is no HDF5 file or is truncated: {error}") from error
         try:
-            if file.attrs.get("format") != DATASET_FORMAT:
-                raise InputError(f"{found} is an HDF5 file but no ase-cg dataset; make one with `ase-cg map`")
-            if file.attrs.get("version") != DATASET_VERSION:
-                raise InputError(
-                    f"{found} is an ase-cg dataset of version {file.attrs.get('version')}, this program reads "
-                    f"version {DATASET_VERSION}"
-                )
+            _check_format(file, found)
             return cls(file, found)
         except BaseException:
             file.close()

@@ -36,9 +36,7 @@ class NeighborList:
             self._positions, self._cell, self._pbc = positions.copy(), cell.copy(), pbc.copy()
         return self._edges
 
-    def _moved(
-        self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
-    ) -> bool:
+    def _moved(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
         if self._positions is None or self._positions.shape != positions.shape:
             return True
         if not np.array_equal(self._cell, cell) or not np.array_equal(self._pbc, pbc):  # type: ignore[arg-type]

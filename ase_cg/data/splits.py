@@ -17,9 +17,7 @@ class Split(NamedTuple):
     test: NDArray[np.int64]
 
 
-def split_by_blocks(
-    molecule: Molecule, fractions: tuple[float, float], *, blocks: int = 20, seed: int = 0
-) -> Split:
+def split_by_blocks(molecule: Molecule, fractions: tuple[float, float], *, blocks: int = 20, seed: int = 0) -> Split:
     """Divide frames into training, validation and test parts by blocks of time.
 
     Neighbouring frames are alike; were they divided one by one, validation would see what training saw.

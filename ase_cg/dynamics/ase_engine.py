@@ -68,9 +68,11 @@ class ASESimulation:
         self.atoms.calc = CGCalculator(model, topology=self.topology, device=device, dtype=dtype)  # type: ignore[arg-type]
         self._rng = np.random.default_rng(seed)
         MaxwellBoltzmannDistribution(self.atoms, temperature_K=kelvin, rng=self._rng)
-        self._make_dynamics = lambda: LangevinBAOAB(
-            self.atoms, time_step, temperature_K=kelvin, T_tau=1 / friction, rng=self._rng
-        )
+
+        def make_dynamics() -> Any:
+            return LangevinBAOAB(self.atoms, time_step, temperature_K=kelvin, T_tau=1 / friction, rng=self._rng)
+
+        self._make_dynamics = make_dynamics
         self.dynamics = self._make_dynamics()
         self.steps_done = 0
 

@@ -178,9 +178,7 @@ class ReplicaSimulation:
         data = json.loads(text)
         if arrays["positions"].shape != self.positions.shape or len(data["generators"]) != self.n_replicas:
             raise InputError("the saved state is of another number of replicas or beads")
-        self._state = LangevinState(
-            *[self._tensor(arrays[name]) for name in ("positions", "velocities", "forces")]
-        )
+        self._state = LangevinState(*[self._tensor(arrays[name]) for name in ("positions", "velocities", "forces")])
         for generator, state in zip(self._generators, data["generators"], strict=True):
             generator.bit_generator.state = state
         self.steps_done = int(data["steps_done"])

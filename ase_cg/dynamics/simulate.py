@@ -136,7 +136,6 @@ def simulate(
         device=device,
         dtype=dtype,
     )
-    n_frames, steps_per_frame = settings.n_frames, settings.steps_per_frame
     topology, positions = starting_positions(loaded, Path(start), replicas, seed)
     options: dict[str, Any] = {
         "topology": topology,
@@ -156,8 +155,7 @@ def simulate(
     if _prepare_folder(folder, settings, overwrite=overwrite):
         return folder
     store = SegmentStore(folder)
-    title = f"Simulating {replicas} {'replica' if replicas == 1 else 'replicas'}{' of the prior' if prior_only else ''}"
-    _run(engine, store, n_frames, steps_per_frame, quantity(time_step, "time"), title, quiet=quiet)
+    _run(engine, store, settings, quiet=quiet)
     frames, times = store.frames()
     for replica in range(replicas):
         write_trajectory(folder / f"replica_{replica:03d}.h5", frames[:, replica], times, topology)
@@ -188,9 +186,11 @@ def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bo
     return False
 
 
-def _run(
-    engine: Engine, store: SegmentStore, n_frames: int, steps_per_frame: int, time_step: float, title: str, *, quiet: bool
-) -> None:
+def _run(engine: Engine, store: SegmentStore, settings: SimulationSettings, *, quiet: bool) -> None:
+    n_frames, steps_per_frame = settings.n_frames, settings.steps_per_frame
+    frame_interval = quantity(settings.time_step, "time") * steps_per_frame / PICOSECOND
+    many = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
+    title = f"Simulating {many}{' of the prior' if settings.prior_only else ''}"
     done = 0
     if (state := store.state()) is not None:
         engine.load_state(*state)
@@ -205,7 +205,7 @@ def _run(
                 engine.step(steps_per_frame)
                 frames.append(engine.positions.astype(np.float32))
                 progress.advance()
-            times = np.arange(done + 1, done + count + 1) * steps_per_frame * time_step / PICOSECOND
+            times = np.arange(done + 1, done + count + 1, dtype=np.float64) * frame_interval
             store.write(np.stack(frames), times, *engine.save_state())
             done += count
 

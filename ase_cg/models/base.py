@@ -48,7 +48,7 @@ def energy_and_forces(term: nn.Module, graph: BeadGraph, *, training: bool = Fal
         In eV/Å.
     """
     with torch.enable_grad():
-        positions = graph.positions.detach().requires_grad_(True)  # noqa: FBT003 - torch's own signature
+        positions = graph.positions.detach().requires_grad_(True)
         energy = term(graph._replace(positions=positions))
         (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=training)
     return (energy, -gradient) if training else (energy.detach(), -gradient)

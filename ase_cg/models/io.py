@@ -100,9 +100,7 @@ def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
         ModelCard.from_dict(data["card"]),
         backbone=backbone,
         backbone_name=None if spec is None else spec["name"],
-        training_priors=None
-        if training is None
-        else _priors(training, "training_priors", tensors, len(vocabulary)),
+        training_priors=None if training is None else _priors(training, "training_priors", tensors, len(vocabulary)),
     )
     dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
     model.to(dtype)

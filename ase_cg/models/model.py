@@ -126,9 +126,7 @@ class CGModel(nn.Module):
 
     def term_energies(self, graph: BeadGraph) -> dict[str, Tensor]:
         """Return the energy of each term by name, each of shape (n_molecules,), in eV."""
-        return {
-            name: sum_over_molecules(share, graph) for name, share in self.bead_energies_by_term(graph).items()
-        }
+        return {name: sum_over_molecules(share, graph) for name, share in self.bead_energies_by_term(graph).items()}
 
     def graph(self, topology: BeadTopology, copies: int = 1) -> BeadGraph:
         """Make the graph of some copies of a molecule, on the model's device and with its dtype.

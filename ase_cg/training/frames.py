@@ -1,5 +1,6 @@
 """Batches of frames, shuffled by epoch in a way that a resumed training repeats."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -53,7 +54,7 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.n_frames // self.batch_size)
+        return math.ceil(self.n_frames / self.batch_size)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         order = np.arange(self.n_frames)

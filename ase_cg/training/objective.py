@@ -65,31 +65,33 @@ class ForceMatching(lightning.LightningModule):
         _, prior = energy_and_forces(self.priors, graph)
         _, network = energy_and_forces(self.backbone, graph, training=training)
         residual = network + prior - target.reshape(-1, 3)
-        return (residual * residual).mean()
+        mean_square: Tensor = (residual * residual).mean()
+        return mean_square
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Evaluate a batch with noise of its own, which depends on the seed and the step only."""
         loss = self.loss(batch, self._generator(0, self.global_step), training=True)
-        self._report("train_loss", loss, batch, on_step=False, on_epoch=True)
+        self._report("train_loss", loss, batch)
         return loss / KCAL_PER_MOL**2
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate a batch with the same noise in every epoch."""
         loss = self.loss(batch, self._generator(1, batch_idx), training=False)
-        self._report("validation_loss", loss, batch, on_epoch=True)
+        self._report("validation_loss", loss, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate a batch of frames that neither training nor the choice of a checkpoint has seen."""
         loss = self.loss(batch, self._generator(2, batch_idx), training=False)
-        self._report("test_loss", loss, batch, on_epoch=True)
+        self._report("test_loss", loss, batch)
 
     def _generator(self, purpose: int, number: int) -> torch.Generator:
         sequence = np.random.SeedSequence([self._settings.seed, purpose, number])
         seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator(device=self.device).manual_seed(seed)
 
-    def _report(self, name: str, loss: Tensor, batch: Batch, **when: bool) -> None:
-        self.log(name, loss.detach() / KCAL_PER_MOL**2, batch_size=len(batch[0]), **when)
+    def _report(self, name: str, loss: Tensor, batch: Batch) -> None:
+        value = loss.detach() / KCAL_PER_MOL**2
+        self.log(name, value, batch_size=len(batch[0]), on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW, its learning rate falling as a cosine to the final one over all steps."""

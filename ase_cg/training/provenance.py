@@ -1,6 +1,6 @@
 """Where a model comes from, for its card."""
 
-import datetime
+import datetime as dt
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ def provenance(recipe: Recipe, data_hash: str, metrics: dict[str, float]) -> dic
         "metrics": metrics,
         "versions": {package: version(package) for package in ("ase-cg", "torch", "ase")},
         "git_commit": git_commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 
 
@@ -30,7 +30,7 @@ def git_commit() -> str | None:
     if not (folder.parent / ".git").exists():
         return None
     try:
-        found = subprocess.run(  # noqa: S603 - fixed arguments
+        found = subprocess.run(
             ["git", "rev-parse", "HEAD"],  # noqa: S607 - the user's own git
             cwd=folder,
             capture_output=True,

@@ -95,9 +95,7 @@ def train(
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.training.seed)
-        backbone = make_backbone(
-            recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters
-        )
+        backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
     folder = Path(output)
     if _prepare_folder(folder, recipe, data.hash, overwrite=overwrite):
         return folder / MODEL_NAME
@@ -266,5 +264,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-

@@ -1,12 +1,15 @@
 """Make the alanine dipeptide data of the examples: all-atom frames with forces, and a bead reference.
 
     python -m pip install openmm
-    python examples/data/make_ala2.py run --folder runs/ala2 --workers 2      # resumable, about an hour
-    python examples/data/make_ala2.py assemble --folder runs/ala2             # writes the committed files
+    python examples/data/make_ala2.py run --folder runs/ala2_data --workers 2   # resumable, under an hour
+    python examples/data/make_ala2.py assemble --folder runs/ala2_data          # writes the committed files
 
 Everything that decides the result is a constant below, so that the card beside the data can name it.
-Each walker runs in segments; a segment starts from the positions and velocities the one before left
-behind, with a seed of its own, so a killed run continues as if it had never stopped.
+
+The φ > 0 basin is entered about once in 300 ns at 300 K, so each walker is a short ladder of temperatures
+that exchange (parallel tempering); only its 300 K rung is kept. A walker runs in segments, each starting from
+the positions and velocities that the one before left behind, with a seed of its own, so a killed run
+continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -19,26 +22,26 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-TEMPERATURE = 300.0  # K
 FRICTION = 1.0  # 1/ps
 TIME_STEP = 0.002  # ps
 HYDROGEN_MASS = 3.0  # amu, taken from the heavy atom it is bonded to
 FORCE_FIELD = ("amber14/protein.ff14SB.xml", "implicit/obc2.xml")
 BEAD_ATOMS = ("ACE-C", "ALA-N", "ALA-CA", "ALA-CB", "ALA-C", "NME-N")
 
-WALKERS = 16
-EQUILIBRATION = 240.0  # ps, discarded
-SEGMENT = 1200.0  # ps
-SEGMENTS = 17
-BEAD_INTERVAL = 2.0  # ps
-REFERENCE_STRIDE = 1  # of the bead frames, those that are committed
-FORCE_INTERVAL = 12.0  # ps
+TEMPERATURES = (300.0, 406.0, 550.0)  # K; the first rung is the product
+WALKERS = 6
+EQUILIBRATION = 1200.0  # ps, discarded
+SEGMENT = 600.0  # ps
+SEGMENTS = 31
+EXCHANGE_INTERVAL = 1.0  # ps, also between bead frames
+FORCE_INTERVAL = 4.0  # ps
 SEED = 20261121
 
-# Rounded to a power of two, so that the low bits are zero and compress away: 0.0012 Å and
-# 0.012 kcal/mol/Å, far below thermal motion (0.05 Å) and force fluctuation (25 kcal/mol/Å).
-POSITION_QUANTUM = 2.0**-13  # nm
-FORCE_QUANTUM = 0.5  # kJ/mol/nm
+# Rounded to a power of two, so that the low bits are zero and compress away: about 0.002 Å and
+# 0.024 kcal/mol/Å, far below thermal motion (0.03 Å and more) and force fluctuation (25 kcal/mol/Å).
+POSITION_QUANTUM = 2.0**-12  # nm, all atoms
+BEAD_QUANTUM = 2.0**-9  # Å, beads
+FORCE_QUANTUM = 1.0  # kJ/mol/nm
 
 
 def build() -> tuple[Any, Any, Any]:
@@ -82,64 +85,113 @@ def bead_indices(topology: Any) -> list[int]:
     return [names[name] for name in BEAD_ATOMS]
 
 
+class Ladder:
+    """Rungs of one walker: the same molecule at several temperatures, exchanging configurations."""
+
+    def __init__(self, seeds: list[int]) -> None:
+        import openmm
+        from openmm import unit
+
+        topology, system, self.start = build()
+        self.beads = bead_indices(topology)
+        self.kT = [unit.MOLAR_GAS_CONSTANT_R._value * 1e-3 * t for t in TEMPERATURES]  # kJ/mol
+        self.rungs = []
+        # Reference: for 22 atoms its plain double-precision loops are far faster than the threaded CPU platform.
+        platform = openmm.Platform.getPlatformByName("Reference")
+        for temperature, seed in zip(TEMPERATURES, seeds, strict=True):
+            integrator = openmm.LangevinMiddleIntegrator(
+                temperature * unit.kelvin, FRICTION / unit.picosecond, TIME_STEP * unit.picosecond
+            )
+            integrator.setRandomNumberSeed(seed)
+            self.rungs.append((openmm.Context(system, integrator, platform), integrator))
+        self.rng = np.random.default_rng(seeds)
+        self.parity = 0
+        self.tried = self.accepted = 0
+
+    def minimize(self) -> None:
+        """Start every rung from the minimised structure, with velocities of its temperature."""
+        import openmm
+
+        for (context, _), temperature in zip(self.rungs, TEMPERATURES, strict=True):
+            context.setPositions(self.start)
+            openmm.LocalEnergyMinimizer.minimize(context)
+            context.setVelocitiesToTemperature(temperature, int(self.rng.integers(1, 2**31 - 1)))
+
+    def advance(self) -> None:
+        """Run all rungs for one interval and try to exchange neighbours."""
+        for _, integrator in self.rungs:
+            integrator.step(round(EXCHANGE_INTERVAL / TIME_STEP))
+        states = [context.getState(positions=True, velocities=True, energy=True) for context, _ in self.rungs]
+        energies = [state.getPotentialEnergy()._value for state in states]
+        for low in range(self.parity, len(self.rungs) - 1, 2):
+            high = low + 1
+            exponent = (1 / self.kT[low] - 1 / self.kT[high]) * (energies[low] - energies[high])
+            self.tried += 1
+            if np.log(self.rng.random()) < exponent:
+                self.accepted += 1
+                scale = np.sqrt(TEMPERATURES[high] / TEMPERATURES[low])
+                for rung, state, factor in ((low, states[high], 1 / scale), (high, states[low], scale)):
+                    self.rungs[rung][0].setPositions(state.getPositions(asNumpy=True)._value)
+                    self.rungs[rung][0].setVelocities(state.getVelocities(asNumpy=True)._value * factor)
+        self.parity = 1 - self.parity
+
+    def save(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and velocities of all rungs."""
+        states = [context.getState(positions=True, velocities=True) for context, _ in self.rungs]
+        return (
+            np.stack([state.getPositions(asNumpy=True)._value for state in states]),
+            np.stack([state.getVelocities(asNumpy=True)._value for state in states]),
+        )
+
+    def load(self, positions: np.ndarray, velocities: np.ndarray) -> None:
+        """Continue all rungs from saved positions and velocities."""
+        for (context, _), x, v in zip(self.rungs, positions, velocities, strict=True):
+            context.setPositions(x)
+            context.setVelocities(v)
+
+
 def run_walker(folder: Path, walker: int) -> None:
     """Run all segments of one walker that are not yet on disk."""
-    import openmm
-    from openmm import unit
-
-    topology, system, start = build()
-    beads = bead_indices(topology)
-    integrator = openmm.LangevinMiddleIntegrator(
-        TEMPERATURE * unit.kelvin, FRICTION / unit.picosecond, TIME_STEP * unit.picosecond
-    )
-    # Reference: for 22 atoms its plain double-precision loops are far faster than the threaded CPU platform.
-    platform = openmm.Platform.getPlatformByName("Reference")
     for segment in range(SEGMENTS):
         target = folder / f"walker_{walker:02d}_{segment:03d}.npz"
         if target.exists():
             continue
-        seed = int(np.random.SeedSequence([SEED, walker, segment]).generate_state(1)[0] % 2**31) or 1
-        integrator.setRandomNumberSeed(seed)
-        context = openmm.Context(system, integrator, platform)
+        words = np.random.SeedSequence([SEED, walker, segment]).generate_state(len(TEMPERATURES))
+        ladder = Ladder([int(word % (2**31 - 1)) + 1 for word in words])
         if segment == 0:
-            context.setPositions(start)
-            openmm.LocalEnergyMinimizer.minimize(context)
-            context.setVelocitiesToTemperature(TEMPERATURE * unit.kelvin, seed)
-            integrator.step(round(EQUILIBRATION / TIME_STEP))
+            ladder.minimize()
+            for _ in range(round(EQUILIBRATION / EXCHANGE_INTERVAL)):
+                ladder.advance()
         else:
             with np.load(folder / f"walker_{walker:02d}_{segment - 1:03d}.npz") as last:
-                context.setPositions(last["last_positions"])
-                context.setVelocities(last["last_velocities"])
-        arrays = _run_segment(context, integrator, beads)
-        partial = target.with_suffix(".partial.npz")
+                ladder.load(last["last_positions"], last["last_velocities"])
+        arrays = _run_segment(ladder)
+        partial = target.with_name(f".partial-{target.name}")
         np.savez_compressed(partial, **arrays)
         partial.rename(target)
-        del context
-        integrator = openmm.LangevinMiddleIntegrator(
-            TEMPERATURE * unit.kelvin, FRICTION / unit.picosecond, TIME_STEP * unit.picosecond
-        )
 
 
-def _run_segment(context: Any, integrator: Any, beads: list[int]) -> dict[str, np.ndarray]:
+def _run_segment(ladder: Ladder) -> dict[str, np.ndarray]:
+    """Run one segment and return what its 300 K rung did, and where all rungs ended."""
     bead_positions, positions, forces = [], [], []
-    steps_per_bead_frame = round(BEAD_INTERVAL / TIME_STEP)
-    bead_frames_per_force_frame = round(FORCE_INTERVAL / BEAD_INTERVAL)
-    for frame in range(1, round(SEGMENT / BEAD_INTERVAL) + 1):
-        integrator.step(steps_per_bead_frame)
-        with_forces = frame % bead_frames_per_force_frame == 0
-        state = context.getState(positions=True, forces=with_forces)
+    frames_per_force = round(FORCE_INTERVAL / EXCHANGE_INTERVAL)
+    for frame in range(1, round(SEGMENT / EXCHANGE_INTERVAL) + 1):
+        ladder.advance()
+        with_forces = frame % frames_per_force == 0
+        state = ladder.rungs[0][0].getState(positions=True, forces=with_forces)
         x = state.getPositions(asNumpy=True)._value
-        bead_positions.append((x[beads] - x[beads].mean(0)).astype(np.float32))
+        bead_positions.append((x[ladder.beads] - x[ladder.beads].mean(0)).astype(np.float32))
         if with_forces:
             positions.append((x - x.mean(0)).astype(np.float32))
             forces.append(state.getForces(asNumpy=True)._value.astype(np.float32))
-    state = context.getState(positions=True, velocities=True)
+    last_positions, last_velocities = ladder.save()
     return {
         "beads": np.array(bead_positions),
         "positions": np.array(positions),
         "forces": np.array(forces),
-        "last_positions": state.getPositions(asNumpy=True)._value,
-        "last_velocities": state.getVelocities(asNumpy=True)._value,
+        "acceptance": np.array([ladder.accepted, ladder.tried]),
+        "last_positions": last_positions,
+        "last_velocities": last_velocities,
     }
 
 
@@ -160,8 +212,8 @@ def assemble(folder: Path) -> None:
     positions = _rounded(np.concatenate([part["positions"] for part in parts]), POSITION_QUANTUM)
     forces = _rounded(np.concatenate([part["forces"] for part in parts]), FORCE_QUANTUM)
     _write_all_atom(HERE / "ala2_all_atom.h5", mdtraj.load(str(HERE / "ala2.pdb")).topology, positions, forces)
-    beads = np.concatenate([part["beads"][REFERENCE_STRIDE - 1 :: REFERENCE_STRIDE] for part in parts])
-    _write_reference(HERE / "ala2_reference.h5", _rounded(beads, POSITION_QUANTUM))
+    beads = np.concatenate([part["beads"] for part in parts])
+    _write_reference(HERE / "ala2_reference.h5", _rounded(beads * 10.0, BEAD_QUANTUM))
     print(f"{len(positions)} all-atom frames with forces, {len(beads)} frames of beads")
 
 
@@ -174,7 +226,7 @@ def _write_all_atom(path: Path, topology: Any, positions: np.ndarray, forces: np
     import h5py
     from mdtraj.formats import HDF5TrajectoryFile
 
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".partial-{path.name}")
     with HDF5TrajectoryFile(str(partial), "w") as file:
         file.topology = topology
         file.title = "Alanine dipeptide with forces; see README.md beside this file"
@@ -197,6 +249,7 @@ def _write_all_atom(path: Path, topology: Any, positions: np.ndarray, forces: np
 
 
 def _write_reference(path: Path, beads: np.ndarray) -> None:
+    """Write bead positions (F, 6, 3) in Å as a dataset of ase-cg, a trajectory a walker."""
     from ase_cg.beads.atoms import read_topology
     from ase_cg.data.dataset import create_dataset
 
@@ -204,11 +257,11 @@ def _write_reference(path: Path, beads: np.ndarray) -> None:
     topology = read_topology(HERE / "ala2.pdb", names)
     with (
         create_dataset(path, overwrite=True) as dataset,
-        dataset.molecule("ala2", topology, temperature=TEMPERATURE, resolution=tuple(names)) as molecule,
+        dataset.molecule("ala2", topology, temperature=TEMPERATURES[0], resolution=tuple(names)) as molecule,
     ):
         for walker in np.split(beads, WALKERS):
             molecule.next_trajectory()
-            molecule.append(walker.astype(float) * 10.0)  # nm to Å
+            molecule.append(walker)
 
 
 def main() -> None:

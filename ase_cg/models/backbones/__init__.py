@@ -4,7 +4,7 @@ import difflib
 import inspect
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, cast
 
 from ase_cg.errors import InputError
 from ase_cg.models.base import Backbone
@@ -58,4 +58,5 @@ def make_backbone(name: str, n_types: int, hyper_parameters: dict[str, Any]) -> 
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
             raise InputError(f"backbone {name!r} has no hyper-parameter {key!r}; {hint}")
-    return cls(n_types=n_types, **hyper_parameters)
+    made: Backbone = cast("Any", cls)(n_types=n_types, **hyper_parameters)
+    return made

@@ -1,5 +1,7 @@
 """SchNet for beads: continuous-filter convolutions on distances."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -86,18 +88,12 @@ class SchNet(Backbone):
         for name, value in [*sizes.items(), ("cutoff", cutoff), *[("head", width) for width in head]]:
             if not value > 0:
                 raise InputError(f"schnet: {name} must be positive, not {value}")
-        super().__init__(
-            cutoff, {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis}
-        )
+        super().__init__(cutoff, {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis})
         self.basis = ExpNormalBasis(cutoff, n_basis, trainable=trainable_basis)
         self.embedding = nn.Embedding(n_types, features)
         self.interactions = nn.ModuleList(Interaction(features, n_filters, n_basis) for _ in range(n_interactions))
         widths = [features, *head]
-        hidden = [
-            layer
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
-            for layer in (nn.Linear(before, after), nn.Tanh())
-        ]
+        hidden = [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.Tanh())]
         self.head = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
         self.reset_parameters()
 

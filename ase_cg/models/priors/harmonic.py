@@ -155,7 +155,8 @@ class HarmonicBonds(HarmonicTerm):
     @classmethod
     def internal_coordinate(cls, graph: BeadGraph) -> Tensor:
         """Return bond lengths in Å, shape (b,)."""
-        return torch.linalg.vector_norm(graph.bonded_vectors(*graph.bonds), dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(graph.bonded_vectors(*graph.bonds), dim=-1)
+        return lengths
 
 
 class HarmonicAngles(HarmonicTerm):
