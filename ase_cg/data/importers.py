@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_cg.data.truncation import check_complete
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file
 from ase_cg.units import unit
@@ -117,6 +118,7 @@ class Source:
         structure_formats = {".pdb", ".gro", ".cif", ".pdbx", ".gsd", ".lh5", ".h5"}
         options = {} if self.path.suffix in structure_formats else {"top": self.topology}
         iterator = mdtraj.iterload(str(self.path), chunk=CHUNK_FRAMES, **options)
+        frames = 0
         while True:
             try:
                 chunk = next(iterator, None)
@@ -126,8 +128,10 @@ class Source:
                     f"{self.path} cannot be read with a topology of {self.topology.n_atoms} atoms: {error}"
                 ) from error
             if chunk is None:
+                check_complete(self.path, frames)
                 return
             self._check(chunk.xyz, None)
+            frames += chunk.n_frames
             yield chunk.xyz.astype(float) * NM, None
 
 
