@@ -235,8 +235,8 @@ class CGCalculator(Calculator):
             if wrong:
                 bead = wrong[0]
                 raise InputError(
-                    f"bead {bead} is called {names[bead]!r} but has the number of {vocabulary[types[bead]]!r} in "
-                    " the model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
+                    f"bead {bead} is called {str(names[bead])!r} but has the number of {vocabulary[types[bead]]!r} in "
+                    "the model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
                 )
         return types
 

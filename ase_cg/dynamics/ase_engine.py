@@ -54,7 +54,7 @@ class ASESimulation:
         dtype: str = "float32",
     ) -> None:
         from ase.md.langevinbaoab import LangevinBAOAB
-        from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+        from ase.md.velocitydistribution import thermalize_momenta
 
         if not friction > 0:
             raise InputError("Langevin dynamics through ASE need a positive friction")
@@ -67,7 +67,7 @@ class ASESimulation:
         self.atoms = beads_to_atoms(self.topology, start.reshape(-1, 3), model.vocabulary)
         self.atoms.calc = CGCalculator(model, topology=self.topology, device=device, dtype=dtype)  # type: ignore[arg-type]
         self._rng = np.random.default_rng(seed)
-        MaxwellBoltzmannDistribution(self.atoms, temperature_K=kelvin, rng=self._rng)
+        thermalize_momenta(self.atoms, kelvin, rng=self._rng)
 
         def make_dynamics() -> Any:
             return LangevinBAOAB(self.atoms, time_step, temperature_K=kelvin, T_tau=1 / friction, rng=self._rng)

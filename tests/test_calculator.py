@@ -1,0 +1,307 @@
+"""CGCalculator under everything ASE offers."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase import units as ase_units
+from ase.calculators.calculator import PropertyNotImplementedError, all_properties
+from ase.calculators.fd import FiniteDifferenceCalculator, calculate_numerical_forces
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
+from ase.constraints import FixAtoms
+from ase.io import read, write
+from ase.io.trajectory import Trajectory
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
+from ase.optimize import BFGS, FIRE
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ase_cg import CGCalculator, CGModel, read_beads
+from ase_cg.beads.atoms import beads_to_atoms
+from ase_cg.errors import InputError, SimulationError
+from ase_cg.temperature_watch import TemperatureWatch
+
+
+@pytest.fixture
+def atoms(model, ala2, ala2_positions):
+    made = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
+    made.calc = CGCalculator(model, dtype="float64")
+    made.rattle(0.05, seed=1)
+    return made
+
+
+def test_results_are_those_of_the_model(model, atoms, ala2):
+    import torch
+
+    graph = model.graph(ala2)._replace(positions=torch.from_numpy(atoms.positions).float())
+    energy, forces = model.energy_and_forces(graph)
+    assert atoms.get_potential_energy() == pytest.approx(float(energy), rel=1e-5)
+    assert atoms.get_forces() == pytest.approx(forces.numpy(), abs=1e-4)
+    assert atoms.calc.results["free_energy"] == atoms.calc.results["energy"]
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+    assert sum(atoms.calc.term_energies.values()) == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
+    assert set(atoms.calc.term_energies) == {"bonds", "angles", "network"}
+
+
+def test_forces_agree_with_finite_differences(atoms):
+    numerical = calculate_numerical_forces(atoms, eps=1e-4)
+    assert numerical == pytest.approx(atoms.get_forces(), abs=1e-6)
+    assert np.abs(numerical).max() > 0.1
+
+
+def test_stress_agrees_with_finite_differences_and_needs_a_cell(atoms):
+    with pytest.raises(PropertyNotImplementedError, match="periodic"):
+        atoms.get_stress()
+    atoms.set_cell([9.0, 10.0, 11.0])
+    atoms.pbc = True
+    atoms.center()
+    reference = atoms.copy()
+    reference.calc = FiniteDifferenceCalculator(
+        CGCalculator(atoms.calc._source, dtype="float64"), eps_disp=1e-4, eps_strain=1e-5
+    )
+    assert np.abs(atoms.get_stress()).max() > 1e-4
+    assert reference.get_stress() == pytest.approx(atoms.get_stress(), abs=1e-8)
+    assert reference.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-6)
+
+
+def test_wrapped_beads_have_the_energy_of_the_whole_molecule(atoms):
+    energy = atoms.get_potential_energy()
+    atoms.set_cell([40.0, 40.0, 40.0])
+    atoms.pbc = True
+    atoms.positions += [0.3, 39.0, 20.0]
+    atoms.wrap()
+    assert np.ptp(atoms.positions[:, 1]) > 20
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+
+
+def test_neighbour_list_and_all_pairs_agree(atoms, monkeypatch):
+    monkeypatch.setattr("ase_cg.data.neighbors.ALL_PAIRS_LIMIT", 2)
+    other = atoms.copy()
+    other.calc = CGCalculator(atoms.calc._source, dtype="float64")
+    for _ in range(5):
+        other.rattle(0.3, rng=np.random.default_rng(0))
+        atoms.positions = other.positions
+        assert other.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+        assert other.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", [BFGS, FIRE])
+def test_minimisation_ends_where_forces_vanish(atoms, optimizer):
+    before = atoms.get_potential_energy()
+    assert optimizer(atoms, logfile=None).run(fmax=1e-4, steps=2000)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 1e-4
+    assert atoms.get_potential_energy() < before
+
+
+def test_nve_keeps_the_energy_and_its_error_falls_with_the_square_of_the_step(atoms):
+    start = atoms.positions.copy()
+
+    def fluctuation(femtoseconds: float) -> float:
+        atoms.positions = start
+        thermalize_momenta(atoms, 300, rng=np.random.default_rng(0))
+        dynamics = VelocityVerlet(atoms, femtoseconds * ase_units.fs)
+        energies = []
+        dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
+        dynamics.run(round(400 / femtoseconds))
+        drift = np.mean(energies[-50:]) - np.mean(energies[:50])
+        assert abs(drift) < 2e-3
+        return float(np.std(energies))
+
+    coarse, fine = fluctuation(2.0), fluctuation(1.0)
+    assert coarse / fine == pytest.approx(4.0, rel=0.35)
+
+
+def test_langevin_keeps_the_temperature(atoms):
+    rng = np.random.default_rng(2)
+    thermalize_momenta(atoms, 300, rng=rng)
+    dynamics = LangevinBAOAB(atoms, 2 * ase_units.fs, temperature_K=300, T_tau=50 * ase_units.fs, rng=rng)
+    kinetic = []
+    dynamics.attach(lambda: kinetic.append(atoms.get_kinetic_energy()), interval=5)
+    dynamics.run(6000)
+    temperatures = 2 * np.array(kinetic) / (18 * ase_units.kB)
+    blocks = [block.mean() for block in np.array_split(temperatures, 12)]
+    error = np.std(blocks, ddof=1) / np.sqrt(12)
+    # 2 fs with these stiff springs heats BAOAB's velocities by less than 3 %.
+    assert np.mean(blocks) == pytest.approx(300, abs=4 * error + 9)
+
+
+def test_traj_and_extxyz_round_trips(atoms, model, tmp_path):
+    atoms.get_forces()
+    write(tmp_path / "a.extxyz", atoms)
+    with Trajectory(tmp_path / "a.traj", "w") as file:
+        file.write(atoms)
+    for name in ("a.extxyz", "a.traj"):
+        back = read(tmp_path / name)
+        assert back.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), rel=1e-7)
+        assert back.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-6)
+        # .traj drops custom arrays; the numbers and the model are enough to go on.
+        back.calc = CGCalculator(model, dtype="float64")
+        assert back.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        assert back.get_masses() == pytest.approx(atoms.get_masses(), abs=1e-6)
+
+
+def test_sum_calculator_constraints_and_neb(atoms, model):
+    lj = LennardJones(epsilon=1e-3, sigma=3.0, rc=10.0)
+    both = atoms.copy()
+    both.calc = SumCalculator([CGCalculator(model, dtype="float64"), lj])
+    alone = atoms.copy()
+    alone.calc = lj
+    assert both.get_forces() == pytest.approx(atoms.get_forces() + alone.get_forces(), abs=1e-10)
+    atoms.set_constraint(FixAtoms([0]))
+    assert (atoms.get_forces()[0] == 0).all()
+    assert np.abs(atoms.get_forces(apply_constraint=False)[0]).max() > 0
+    images = [atoms.copy() for _ in range(3)]
+    images[2].positions[3] += 0.2
+    neb = NEB(images, allow_shared_calculator=True, method="improvedtangent")
+    neb.interpolate()
+    for image in images:
+        image.calc = atoms.calc
+    assert np.isfinite(neb.get_forces()).all()
+
+
+def test_ase_contract(atoms, model_file):
+    assert set(CGCalculator.implemented_properties) <= set(all_properties)
+    assert "implemented_properties" not in vars(atoms.calc)
+    atoms.get_forces()
+    assert set(atoms.calc.results) <= set(all_properties)
+    atoms.calc.export_properties()
+    assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+    calc = CGCalculator(model_file, dtype="float64")
+    assert json.loads(json.dumps(calc.todict()))["model"] == str(model_file)
+    again = CGCalculator(**calc.parameters)
+    atoms2 = atoms.copy()
+    atoms2.calc = again
+    assert atoms2.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+
+
+def test_set_forgets_results_and_takes_effect(atoms):
+    double = atoms.get_potential_energy()
+    atoms.calc.set(dtype="float32")
+    assert atoms.calc.results == {}
+    assert atoms.get_potential_energy() != double
+    assert atoms.get_potential_energy() == pytest.approx(double, rel=1e-4)
+
+
+def test_each_frame_is_evaluated_once(atoms, monkeypatch):
+    calls = []
+    original = CGCalculator.calculate
+    monkeypatch.setattr(CGCalculator, "calculate", lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+    atoms.get_forces(), atoms.get_potential_energy(), atoms.get_forces(), atoms.get_potential_energies()
+    assert len(calls) == 1
+
+
+MUTATIONS = {
+    "positions": lambda atoms, x: atoms.positions.__iadd__(0.01 * x),
+    "one coordinate": lambda atoms, x: atoms.positions.__setitem__((2, 1), atoms.positions[2, 1] + 0.01 * x),
+    "rattle": lambda atoms, x: atoms.rattle(0.02 * x, rng=np.random.default_rng(0)),
+    "cell": lambda atoms, x: atoms.set_cell([8 + x] * 3),
+    "pbc": lambda atoms, x: setattr(atoms, "pbc", not atoms.pbc.any()),
+    "swap types": lambda atoms, x: _swap(atoms),
+    "dtype": lambda atoms, x: atoms.calc.set(dtype="float32" if x > 1 else "float64"),
+}
+
+
+def _swap(atoms: Atoms) -> None:
+    """Exchange beads 0 and 4, both C: another molecule, whose bonds the model does not know."""
+    atoms.positions[[3, 3]] = atoms.positions[[3, 3]] + 0.1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(sorted(MUTATIONS)), st.floats(0.1, 2.0)), min_size=1, max_size=4))
+def test_no_change_of_the_atoms_leaves_old_results(model, ala2, ala2_positions, changes):
+    atoms = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
+    atoms.set_cell([12.0, 12.0, 12.0])
+    atoms.calc = CGCalculator(model, dtype="float64")
+    atoms.get_forces()
+    for name, amount in changes:
+        MUTATIONS[name](atoms, amount)
+        fresh = atoms.copy()
+        fresh.calc = CGCalculator(model, dtype=atoms.calc.parameters["dtype"])
+        assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-6)
+        assert atoms.get_forces() == pytest.approx(fresh.get_forces(), abs=1e-5)
+
+
+def test_a_changed_bead_type_is_noticed(atoms):
+    atoms.get_potential_energy()
+    types = atoms.arrays["bead_type"].copy()
+    types[0], types[1] = types[1], types[0]
+    atoms.arrays["bead_type"] = types
+    with pytest.raises(InputError, match="is called 'ACE:C'"):
+        atoms.get_potential_energy()
+
+
+def test_a_model_reads_its_own_beads(model, model_file, example_data):
+    atoms = read_beads(example_data / "ala2.pdb", model)
+    atoms.calc = CGCalculator(model_file)
+    assert np.isfinite(atoms.get_potential_energy())
+    assert np.isfinite(CGModel.load(model_file).card.temperature)
+
+
+def test_unknown_molecules_and_foreign_atoms_are_one_sentence(model, ala2, ala2_positions, example_data):
+    water = Atoms("H2O", [[0, 0, 0], [1, 0, 0], [0, 1, 0]], calculator=CGCalculator(model))
+    with pytest.raises(InputError, match="no beads of this model"):
+        water.get_potential_energy()
+    part = beads_to_atoms(ala2, ala2_positions, model.vocabulary)[:4]
+    part.calc = CGCalculator(model)
+    with pytest.raises(InputError, match="topology='molecule.pdb'"):
+        part.get_potential_energy()
+    whole = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
+    whole.calc = CGCalculator(model, topology=example_data / "ala2.pdb")
+    assert np.isfinite(whole.get_potential_energy())
+    with pytest.raises(InputError, match="dtype 'float16'"):
+        CGCalculator(model, dtype="float16")
+    with pytest.raises(InputError, match=r"finds 0 GPUs|unknown device"):
+        CGCalculator(model, device="cuda:99")
+    with pytest.raises(InputError, match="device 'tpu'"):
+        CGCalculator(model, device="tpu")
+    with pytest.raises(InputError, match="does not exist"):
+        CGCalculator("none.safetensors")
+
+
+def test_nan_and_exploding_positions_name_the_bead_and_keep_the_last_good_frame(atoms):
+    atoms.get_forces()
+    good = atoms.positions.copy()
+    atoms.positions[4, 1] = np.nan
+    with pytest.raises(SimulationError, match=r"bead 4 \(ALA:C\)") as error:
+        atoms.get_forces()
+    assert np.array_equal(error.value.last_good, good)
+    atoms.positions = good
+    atoms.positions[5] += 1e4
+    with pytest.raises(SimulationError, match=r"bead [45] .* feels a force"):
+        atoms.get_forces()
+
+
+def test_another_temperature_draws_one_warning(model, ala2, ala2_positions, monkeypatch):
+    monkeypatch.setattr(TemperatureWatch, "FIRST_LOOK", 2000)
+    atoms = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
+    atoms.calc = CGCalculator(model)
+    rng = np.random.default_rng(0)
+    thermalize_momenta(atoms, 450, rng=rng)
+    dynamics = LangevinBAOAB(atoms, ase_units.fs, temperature_K=450, T_tau=20 * ase_units.fs, rng=rng)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dynamics.run(4500)
+    messages = [str(w.message) for w in caught if "free energy at 300 K" in str(w.message)]
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize(("kelvin", "warned"), [(300, False), (350, True)])
+def test_temperature_watch_knows_its_error(kelvin, warned):
+    rng = np.random.default_rng(0)
+    watch = TemperatureWatch(300.0)
+    # 30 degrees of freedom, slowly varying: an Ornstein-Uhlenbeck sum of squares with a memory of 50 steps.
+    v, decay = rng.standard_normal(30), np.exp(-1 / 100)
+    messages = []
+    for _ in range(70_000):
+        v = decay * v + np.sqrt(1 - decay**2) * rng.standard_normal(30)
+        if watch.decided:
+            break
+        messages.append(watch.observe(0.5 * ase_units.kB * kelvin * float(v @ v), 30))
+    assert watch.decided
+    assert any(messages) == warned
