@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ase_cg.models.model import CGModel
 
 MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
-DTYPES = ("float32", "float64")
 
 
 class CGCalculator(Calculator):
@@ -88,6 +87,7 @@ class CGCalculator(Calculator):
         from ase_cg.models.model import CGModel
 
         path = None if isinstance(model, CGModel) else str(model)
+        self._loaded = path
         self._source = model if isinstance(model, CGModel) else CGModel.load(model)
         self._given_topology = _read_given_topology(topology, self._source)
         self.term_energies: dict[str, float] = {}
@@ -99,6 +99,10 @@ class CGCalculator(Calculator):
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; results are forgotten and the model is prepared again."""
         changed: dict[str, Any] = super().set(**kwargs)
+        if changed.get("model") is not None and self._loaded != changed["model"]:
+            from ase_cg.models.model import CGModel
+
+            self._source, self._loaded = CGModel.load(changed["model"]), changed["model"]
         if changed:
             self.reset()
             self._prepare()
@@ -106,13 +110,10 @@ class CGCalculator(Calculator):
 
     def _prepare(self) -> None:
         from ase_cg.devices import find_device
-
-        if self.parameters["dtype"] not in DTYPES:
-            raise InputError(f"unknown dtype {self.parameters['dtype']!r}; known are {', '.join(DTYPES)}")
-        if self.parameters["priors"] not in {"simulation", "training"}:
-            raise InputError(f"unknown priors {self.parameters['priors']!r}; known are simulation, training")
         from ase_cg.models.model import prepared_copy
 
+        if self.parameters["priors"] not in {"simulation", "training"}:
+            raise InputError(f"unknown priors {self.parameters['priors']!r}; known are simulation, training")
         self._model = prepared_copy(
             self._source.with_priors(self.parameters["priors"]),
             find_device(self.parameters["device"]),
@@ -255,7 +256,7 @@ class CGCalculator(Calculator):
     def _fail(self, values: NDArray[np.float64], what: str, topology: BeadTopology | None = None) -> None:
         worst = int(np.nan_to_num(np.abs(values), nan=np.inf).max(1).argmax())
         name = topology.names[worst] if topology else self.atoms.arrays.get(BEAD_NAME.name, ["?"] * len(values))[worst]
-        since = "; last_good of this error holds the last frame that was"
+        since = "; last_good of this error holds the last good frame"
         if self._last_good is None:
             since = "; no frame before it was good"
         raise SimulationError(f"bead {worst} ({name}) {what}{since}", self._last_good)

@@ -5,6 +5,12 @@ class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, and what to do (exit status 2)."""
 
 
+def reason(error: BaseException) -> str:
+    """Return what a library's error says in one line: the last of a back trace, or its kind where it is silent."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 class SimulationError(RuntimeError):
     """A simulation left the region where the model means anything (exit status 1).
 

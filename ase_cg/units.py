@@ -79,7 +79,7 @@ def quantity(text: str, dimension: Dimension) -> float:
     InputError
         If there is no number, no unit, or an unknown unit.
     """
-    match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(\S+)\s*", text)
+    match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9.]\S*)\s*", text)
     try:
         number = float(match[1]) if match else None
     except ValueError:

@@ -249,7 +249,7 @@ def test_unknown_molecules_and_foreign_atoms_are_one_sentence(model, ala2, ala2_
         water.get_potential_energy()
     part = beads_to_atoms(ala2, ala2_positions, model.vocabulary)[:4]
     part.calc = CGCalculator(model)
-    with pytest.raises(InputError, match="topology='molecule.pdb'"):
+    with pytest.raises(InputError, match=r"topology='molecule.pdb'"):
         part.get_potential_energy()
     whole = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
     whole.calc = CGCalculator(model, topology=example_data / "ala2.pdb")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_cg.analysis.features import bond_lengths, inverted_fraction, ramachandran_angles
+from ase_cg.analysis.features import bond_lengths, inverted_fraction, ramachandran_angles, ramachandran_beads
 from ase_cg.analysis.metrics import jensen_shannon, pmf_error, wasserstein
 from ase_cg.analysis.surfaces import Histogram, ramachandran_histogram
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
-from ase_cg.dynamics.trajectory import read_simulation
+from ase_cg.dynamics.trajectory import bead_labels, read_simulation
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash, written_whole
 from ase_cg.progress import announced
@@ -137,35 +137,37 @@ def analyze(
     folder = Path(output)
     if (folder / "metrics.json").exists() and not overwrite:
         raise InputError(f"{folder} holds an analysis already; choose another folder, or --overwrite (overwrite=True)")
+    with Dataset.open(reference) as dataset:
+        molecule = dataset.only_molecule()
+        topology = molecule.topology
+        reference_frames = [molecule.coordinates(frames) for frames in molecule.trajectories()]
+    if not topology.bonds and not ramachandran_beads(topology):
+        raise InputError(f"{reference} has neither bonds nor φ/ψ beads: there is nothing to compare")
+    simulated = {"model": _kept_frames(Path(simulation), topology, discard)}
+    if prior_simulation is not None:
+        simulated["prior"] = _kept_frames(Path(prior_simulation), topology, discard)
+    sources = {"reference": {"file": Path(reference).name, "sha256": file_hash(Path(reference))}}
+    for name, path in (("model", simulation), ("prior", prior_simulation)):
+        if path is not None:
+            sources[name] = json.loads((Path(path) / "simulation.json").read_text())
     with announced("Comparing with the reference", quiet=quiet):
-        with Dataset.open(reference) as dataset:
-            molecule = dataset.only_molecule()
-            topology = molecule.topology
-            reference_frames = [molecule.coordinates(frames) for frames in molecule.trajectories()]
-        model_frames = _kept_frames(Path(simulation), topology, discard)
-        prior_frames = None if prior_simulation is None else _kept_frames(Path(prior_simulation), topology, discard)
-        everything = [*reference_frames, *model_frames, *(prior_frames or [])]
-        edges = _bond_edges(everything, topology)
+        edges = _bond_edges([*reference_frames, *[x for frames in simulated.values() for x in frames]], topology)
         target = ensemble(_blocks(reference_frames), topology, bins, edges)
-        model = ensemble(model_frames, topology, bins, edges)
-        prior = None if prior_frames is None else ensemble(prior_frames, topology, bins, edges)
-        rows = {"model": _bootstrapped(model, target)}
-        if prior is not None:
-            rows["prior"] = _bootstrapped(prior, target)
-        rows["floor"] = _floor(target)
-        sources = {"reference": {"file": Path(reference).name, "sha256": file_hash(Path(reference))}}
-        for name, path in (("model", simulation), ("prior", prior_simulation)):
-            if path is not None:
-                sources[name] = json.loads((Path(path) / "simulation.json").read_text())
-        comparison = Comparison(rows, target, model, prior, topology, bins, edges, sources)
+        ensembles = {name: ensemble(frames, topology, bins, edges) for name, frames in simulated.items()}
+        rows = {name: _bootstrapped(found, target) for name, found in ensembles.items()} | {"floor": _floor(target)}
+        comparison = Comparison(
+            rows, target, ensembles["model"], ensembles.get("prior"), topology, bins, edges, sources
+        )
         _write(comparison, folder)
     return comparison
 
 
 def _kept_frames(folder: Path, topology: BeadTopology, discard: float) -> Trajectories:
-    frames, _ = read_simulation(folder)
-    if frames.shape[2] != topology.n_beads:
-        raise InputError(f"{folder} has {frames.shape[2]} beads, the reference {topology.n_beads}")
+    frames, settings = read_simulation(folder)
+    if settings["beads"] != bead_labels(topology):
+        raise InputError(
+            f"{folder} has the beads {', '.join(settings['beads'])}, the reference {', '.join(bead_labels(topology))}"
+        )
     kept = frames[:, int(discard * frames.shape[1]) :]
     return list(kept)
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ase_cg.beads.mapping import Resolution, bead_map
 from ase_cg.beads.residues import RESIDUES
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
 from ase_cg.keys import BEAD_NAME, BEAD_TYPE, CHAINS, RESIDUE_NUMBERS
 
@@ -105,7 +105,7 @@ def read_structure(path: str | os.PathLike[str]) -> Any:
         structure = mdtraj.load(str(found))
     except Exception as error:
         # MDTraj raises whatever its many parsers meet; the user needs the file's name and the reason.
-        raise InputError(f"{found} cannot be read as a structure: {error}") from error
+        raise InputError(f"{found} cannot be read as a structure: {reason(error)}") from error
     if structure.n_frames == 0 or structure.n_atoms == 0:
         raise InputError(f"{found} holds no atoms")
     return structure

@@ -44,6 +44,9 @@ def options(
     """Machine-learned coarse-grained molecular dynamics in ASE: map, train, simulate, analyze."""
 
 
+STOPPED = 130  # the shell's exit status for a program ended by Ctrl-C
+
+
 def main() -> None:
     """Run the program: 0 if all went well, 2 if something given is wrong, 1 if a simulation failed."""
     try:
@@ -52,8 +55,10 @@ def main() -> None:
         _end(error, 2)
     except SimulationError as error:
         _end(error, 1)
-    except KeyboardInterrupt:
-        _end("stopped; the same command continues where it was", 130)
+    except SystemExit as ended:
+        if ended.code == STOPPED:  # typer turns Ctrl-C into it without a word
+            _end("stopped; give the same command to go on", STOPPED)
+        raise
 
 
 def _end(message: object, status: int) -> None:

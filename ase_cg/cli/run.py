@@ -17,10 +17,12 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Map, train, simulate and analyze; the same command again resumes where it was stopped."""
-    from ase_cg.cli.show import show_comparison
-    from ase_cg.pipeline import run as run_recipe
     from ase_cg.training.recipe import Recipe
 
+    # Before the heavy imports: a mistake in the recipe is said at once.
     read = Recipe.read(recipe)
+    from ase_cg.cli.show import show_comparison
+    from ase_cg.pipeline import run as run_recipe
+
     place = folder or Path("runs") / read.name
     show_comparison(run_recipe(read, place, overwrite=overwrite, quiet=quiet), place / "analysis")

@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison
 
 
+LOG_WIDTH = 130  # columns; a log file has no width of its own, and numbers must not be cut
+
+
 def show_comparison(comparison: "Comparison", folder: Path) -> None:
     """Print the table of a comparison, and where its files are."""
     from rich.console import Console
@@ -19,5 +22,7 @@ def show_comparison(comparison: "Comparison", folder: Path) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
     console.print(table)
     console.print(f"figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)

@@ -18,7 +18,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model; the same command again continues a training that was stopped."""
+    from ase_cg.training.recipe import Recipe
+
+    # Before the heavy import: a mistake in the recipe is said at once.
+    read = Recipe.read(recipe)
     from ase_cg.training.trainer import train as train_recipe
 
-    path = train_recipe(recipe, output, dataset=dataset, overwrite=overwrite, quiet=quiet)
+    path = train_recipe(read, output, dataset=dataset, overwrite=overwrite, quiet=quiet)
     typer.echo(f"wrote {path}")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, file_hash, written_whole
 from ase_cg.keys import COORDINATES, DATASET_FORMAT, DATASET_VERSION, FORCES, TRAJECTORY_LENGTHS, WEIGHTS
 
@@ -93,7 +93,7 @@ class Molecule:
         try:
             return np.asarray(self._group[name][slice(None) if frames is None else frames], dtype=np.float32)
         except OSError as error:
-            raise InputError(f"dataset {self._group.file.filename} is truncated or damaged: {error}") from error
+            raise InputError(f"dataset {self._group.file.filename} is truncated or damaged: {reason(error)}") from error
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
@@ -135,7 +135,7 @@ class Dataset:
         try:
             file = h5py.File(found, "r")
         except OSError as error:
-            raise InputError(f"{found} is no HDF5 file or is truncated: {error}") from error
+            raise InputError(f"{found} is no HDF5 file or is truncated: {reason(error)}") from error
         try:
             _check_format(file, found)
             return cls(file, found)

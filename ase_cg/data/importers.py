@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.data.truncation import check_complete
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
 from ase_cg.units import unit
 
@@ -82,9 +82,9 @@ class Source:
                 positions = _first(file, _POSITION_NAMES)
                 forces = _first(file, _FORCE_NAMES)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{self.path} cannot be read as .npz: {error}") from error
+            raise InputError(f"{self.path} cannot be read as .npz: {reason(error)}") from error
         except Exception as error:
-            raise InputError(f"{self.path} is truncated or damaged: {error}") from error
+            raise InputError(f"{self.path} is truncated or damaged: {reason(error)}") from error
         if positions is None:
             raise InputError(f"{self.path} has no array named {' or '.join(_POSITION_NAMES)}")
         self._check(positions, forces)
@@ -98,7 +98,7 @@ class Source:
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
-            raise InputError(f"{self.path} is no HDF5 file or is truncated: {error}") from error
+            raise InputError(f"{self.path} is no HDF5 file or is truncated: {reason(error)}") from error
         with file:
             if "coordinates" not in file:
                 raise InputError(f"{self.path} is no trajectory in MDTraj's HDF5 form: it has no coordinates")
@@ -110,7 +110,7 @@ class Source:
             try:
                 yield from _slices(positions, forces, NM, force)
             except OSError as error:
-                raise InputError(f"{self.path} is truncated or damaged: {error}") from error
+                raise InputError(f"{self.path} is truncated or damaged: {reason(error)}") from error
 
     def _mdtraj(self) -> Iterator[Chunk]:
         import mdtraj
@@ -125,7 +125,7 @@ class Source:
             except Exception as error:
                 # MDTraj raises whatever its many parsers meet; the user needs the file's name and the reason.
                 raise InputError(
-                    f"{self.path} cannot be read with a topology of {self.topology.n_atoms} atoms: {error}"
+                    f"{self.path} cannot be read with a topology of {self.topology.n_atoms} atoms: {reason(error)}"
                 ) from error
             if chunk is None:
                 check_complete(self.path, frames)

@@ -19,7 +19,7 @@ from ase_cg.errors import InputError
 from ase_cg.files import existing_file, file_hash, written_whole
 from ase_cg.models.model import CGModel
 from ase_cg.progress import Progress
-from ase_cg.units import quantity
+from ase_cg.units import quantity, thermal_energy
 
 PathLike = str | os.PathLike[str]
 SEGMENTS = 50  # a killed run repeats at most a fiftieth of it
@@ -41,6 +41,10 @@ class SimulationSettings:
     prior_only: bool
     device: str
     dtype: str
+
+    def __post_init__(self) -> None:
+        thermal_energy(self.temperature)
+        _ = self.n_frames, self.steps_per_frame, quantity(self.friction, "rate")
 
     @property
     def steps_per_frame(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, reason
 from ase_cg.files import written_whole
 from ase_cg.units import FEMTOSECOND
 
@@ -84,7 +84,7 @@ class SegmentStore:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             return int(metadata["segments"]), arrays, metadata["state"]
         except (SafetensorError, OSError, KeyError, TypeError) as error:
-            raise InputError(f"the checkpoint {self._checkpoint} is damaged: {error}; start again") from error
+            raise InputError(f"the checkpoint {self._checkpoint} is damaged: {reason(error)}; start again") from error
 
 
 def write_trajectory(
@@ -111,7 +111,7 @@ def read_simulation(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     frames : ndarray, shape (R, F, N, 3)
         In Å.
     settings : dict
-        What ``simulation.json`` says.
+        What ``simulation.json`` says, and ``beads``: the beads' labels as in :func:`bead_labels`.
 
     Raises
     ------
@@ -128,10 +128,22 @@ def read_simulation(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     if len(paths) != settings["replicas"]:
         raise InputError(f"the simulation in {folder} is not finished; continue it with the same `ase-cg simulate`")
     replicas = []
+    topology = None
     for path in paths:
         try:
-            replicas.append(mdtraj.load(str(path)).xyz * ANGSTROM_PER_NM)
+            loaded = mdtraj.load(str(path))
         except Exception as error:
             # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
-            raise InputError(f"{path} is truncated or damaged: {error}") from error
-    return np.stack(replicas), settings
+            raise InputError(f"{path} is truncated or damaged: {reason(error)}") from error
+        replicas.append(loaded.xyz * ANGSTROM_PER_NM)
+        topology = loaded.topology
+    return np.stack(replicas), settings | {"beads": _labels(topology)}
+
+
+def bead_labels(topology: BeadTopology) -> list[str]:
+    """Return the beads as a trajectory file names them, ``ALA2:CA``."""
+    return _labels(topology.to_mdtraj())
+
+
+def _labels(topology: Any) -> list[str]:
+    return [f"{atom.residue.name}{atom.residue.resSeq}:{atom.name}" for atom in topology.atoms]

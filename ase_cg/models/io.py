@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, written_whole
 from ase_cg.keys import MODEL_FORMAT, MODEL_VERSION
 from ase_cg.models.backbones import make_backbone
@@ -71,7 +71,7 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{found} is no safetensors file or is truncated: {error}") from error
+        raise InputError(f"{found} is no safetensors file or is truncated: {reason(error)}") from error
     if metadata is None:
         raise InputError(f"{found} is a safetensors file but no ase-cg model; make one with `ase-cg train`")
     try:
@@ -84,7 +84,7 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
             )
         return _build(data, tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise InputError(f"{found} is damaged: {error}") from error
+        raise InputError(f"{found} is damaged: {reason(error)}") from error
 
 
 def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:

@@ -14,6 +14,7 @@ from ase_cg.errors import InputError
 from ase_cg.models.base import Backbone, energy_and_forces, sum_over_molecules
 from ase_cg.models.priors.prior_set import PriorSet
 
+DTYPES = ("float32", "float64")
 PriorChoice = Literal["simulation", "training"]
 
 
@@ -182,6 +183,14 @@ class CGModel(nn.Module):
 
 
 def prepared_copy(model: CGModel, device: torch.device, dtype: str) -> CGModel:
-    """Return a copy for evaluation on a device in a dtype ("float32" or "float64"); the original is untouched."""
+    """Return a copy for evaluation on a device in a dtype ("float32" or "float64"); the original is untouched.
+
+    Raises
+    ------
+    InputError
+        If the dtype is another.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPES)}")
     copied = copy.deepcopy(model).to(device, getattr(torch, dtype))
     return copied.eval().requires_grad_(requires_grad=False)

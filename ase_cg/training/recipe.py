@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file
@@ -120,12 +120,19 @@ class Recipe(Section):
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
     noise_std: float | None = Field(default=None, gt=0)
-    priors: list[Literal["bonds", "angles"]] = ["bonds", "angles"]
+    priors: list[Literal["bonds", "angles"]] = Field(default=["bonds", "angles"], min_length=1)
     sharpened_priors: bool = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
     simulation: SimulationSection = SimulationSection()
     analysis: AnalysisSection = AnalysisSection()
+
+    @field_validator("priors")
+    @classmethod
+    def _each_prior_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("each prior is listed once")
+        return names
 
     @model_validator(mode="after")
     def _noise_where_used(self) -> Self:

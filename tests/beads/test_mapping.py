@@ -10,8 +10,7 @@ from ase_cg.beads.mapping import BeadMap, bead_map
 from ase_cg.beads.residues import RESIDUES
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
-
-from ..conftest import ALA2_ATOMS, ALA2_BONDS
+from tests.conftest import ALA2_ATOMS, ALA2_BONDS
 
 
 def test_alanine_dipeptide_beads_and_bonds(example_data):
@@ -56,9 +55,7 @@ def _peptide(*residues: str, chains: int = 1) -> mdtraj.Topology:
         chain, last = topology.add_chain(), None
         for number, name in enumerate(residues, 1):
             residue = topology.add_residue(name, chain, resSeq=number)
-            atoms = [
-                topology.add_atom(a, mdtraj.element.Element.getBySymbol(a[0]), residue) for a in ("N", "CA", "C")
-            ]
+            atoms = [topology.add_atom(a, mdtraj.element.Element.getBySymbol(a[0]), residue) for a in ("N", "CA", "C")]
             topology.add_bond(atoms[0], atoms[1])
             topology.add_bond(atoms[1], atoms[2])
             if last is not None:

@@ -9,8 +9,7 @@ from ase_cg import Dataset, map_trajectory
 from ase_cg.data.truncation import check_complete
 from ase_cg.errors import InputError
 from ase_cg.units import KCAL_PER_MOL
-
-from ..conftest import ALA2_ATOMS
+from tests.conftest import ALA2_ATOMS
 
 FIVE_BEADS = ("ACE:C", "ALA:N", "ALA:CA", "ALA:C", "NME:N")
 

@@ -31,8 +31,12 @@ def test_baoab_is_exact_in_positions_of_a_harmonic_well(scaled_step):
     dt = scaled_step / np.sqrt(k / mass)
     n = 4000
     generator = torch.Generator().manual_seed(0)
-    integrator = BAOAB(dt, torch.full((1, 1), mass).double(), torch.full((n, 1, 1), kT).double(),
-                       torch.full((n, 1, 1), 0.7 / dt).double())
+    integrator = BAOAB(
+        dt,
+        torch.full((1, 1), mass).double(),
+        torch.full((n, 1, 1), kT).double(),
+        torch.full((n, 1, 1), 0.7 / dt).double(),
+    )
     x = torch.zeros(n, 1, 3).double()
     state = LangevinState(x, x.clone(), x.clone())
     squares, velocities = [], []
@@ -112,8 +116,9 @@ def test_equipartition_of_every_replica_temperature(dimer_model, options):
 
 
 def test_frictionless_dynamics_keep_the_energy(model, ala2_positions):
-    simulation = ReplicaSimulation(model, ala2_positions[None].repeat(4, 0), time_step=0.5 * FS, friction=0.0,
-                                   dtype="float64")
+    simulation = ReplicaSimulation(
+        model, ala2_positions[None].repeat(4, 0), time_step=0.5 * FS, friction=0.0, dtype="float64"
+    )
     energies = []
     for _ in range(50):
         simulation.step(10)
@@ -164,9 +169,13 @@ def test_travelling_far_from_the_origin_costs_no_precision(model, ala2_positions
 def test_explosions_name_replica_and_bead_and_keep_the_last_good_frame(model, ala2_positions, options):
     start = ala2_positions[None].repeat(3, 0)
     simulation = ReplicaSimulation(model, start, **(options | {"time_step": 500 * FS}))
-    with pytest.raises(SimulationError, match=r"replica \d, bead \d \(\w+:\w+\) has no finite position") as error:
+
+    def run_until_it_explodes() -> None:
         for _ in range(200):
             simulation.step(50)
+
+    with pytest.raises(SimulationError, match=r"replica \d, bead \d \(\w+:\w+\) has no finite position") as error:
+        run_until_it_explodes()
     assert np.isfinite(error.value.last_good).all()
     assert np.array_equal(simulation.positions, error.value.last_good)
 
@@ -185,7 +194,7 @@ def test_wrong_input_is_one_sentence(model, ala2_positions, options):
         ReplicaSimulation(model, start, temperature=[300, 310], **options)
     with pytest.raises(InputError, match="GPUs"):
         ReplicaSimulation(model, start, device="cuda:77", **options)
+    broken = start.copy()
+    broken[0, 2] = np.nan
     with pytest.raises(SimulationError, match="bead 2"):
-        broken = start.copy()
-        broken[0, 2] = np.nan
         ReplicaSimulation(model, broken, **options)

@@ -85,7 +85,11 @@ def test_conditional_mean_is_the_force_of_the_noised_density(name):
     cells = np.searchsorted(np.cumsum(p.ravel()), rng.random(n))
     x = np.stack([a.ravel()[cells], b.ravel()[cells]], 1)
     force = np.stack(
-        [-KT * (48 * x[:, 0] * (x[:, 0] ** 2 - 0.3) + 3 * x[:, 1]), -KT * (32 * x[:, 1] * (x[:, 1] ** 2 - 0.2) + 3 * x[:, 0])], 1
+        [
+            -KT * (48 * x[:, 0] * (x[:, 0] ** 2 - 0.3) + 3 * x[:, 1]),
+            -KT * (32 * x[:, 1] * (x[:, 1] ** 2 - 0.2) + 3 * x[:, 0]),
+        ],
+        1,
     )
     coordinates = torch.from_numpy(x)[:, :, None]
     forces = torch.from_numpy(force)[:, :, None]

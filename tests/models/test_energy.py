@@ -12,8 +12,7 @@ from ase_cg.errors import InputError
 from ase_cg.models.backbones import backbone_class, make_backbone
 from ase_cg.models.base import energy_and_forces
 from ase_cg.models.priors.harmonic import HarmonicAngles, HarmonicBonds
-
-from ..conftest import SMALL_SCHNET
+from tests.conftest import SMALL_SCHNET
 
 TERMS = ("bonds", "angles", "network", "model")
 
@@ -177,11 +176,10 @@ def test_term_energies_add_up(model, graph):
 def test_harmonic_energies_are_their_formulas(vocabulary, ala2, graph):
     x = graph.positions.numpy()
     types = graph.bead_type.numpy()
-    bonds = HarmonicBonds(torch.tensor([[types[i], types[j]] for i, j in ala2.bonds]), torch.arange(1, 6) * 1.0,
-                          torch.full((5,), 1.4), 6).double()
-    by_hand = sum(
-        (n + 1) * (np.linalg.norm(x[i] - x[j]) - 1.4) ** 2 for n, (i, j) in enumerate(ala2.bonds)
-    )
+    bonds = HarmonicBonds(
+        torch.tensor([[types[i], types[j]] for i, j in ala2.bonds]), torch.arange(1, 6) * 1.0, torch.full((5,), 1.4), 6
+    ).double()
+    by_hand = sum((n + 1) * (np.linalg.norm(x[i] - x[j]) - 1.4) ** 2 for n, (i, j) in enumerate(ala2.bonds))
     assert float(bonds(graph)) == pytest.approx(by_hand, rel=1e-6)
     triples = [[types[i] for i in angle] for angle in ala2.angles]
     # The parameters of a triple serve its reverse as well.

@@ -13,7 +13,9 @@ from ase_cg.errors import InputError
 
 def test_save_and_load_are_bit_equal(model, model_file, ala2, ala2_positions):
     loaded = CGModel.load(model_file)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
     graph = model.graph(ala2)._replace(positions=torch.from_numpy(ala2_positions).float())
     for mine, other in zip(model.energy_and_forces(graph), loaded.energy_and_forces(graph), strict=True):
         assert torch.equal(mine, other)
@@ -22,12 +24,18 @@ def test_save_and_load_are_bit_equal(model, model_file, ala2, ala2_positions):
 
 
 def test_both_sets_of_priors_are_kept(model, tmp_path, ala2, ala2_positions):
-    from ..conftest import harmonic_priors
+    from tests.conftest import harmonic_priors
 
     soft = harmonic_priors(ala2, model.vocabulary, ala2_positions)
     soft.terms["bonds"].stiffness *= 0.5
-    both = CGModel(model.vocabulary, model.priors, model.card, backbone=model.backbone, backbone_name="schnet",
-                   training_priors=soft)
+    both = CGModel(
+        model.vocabulary,
+        model.priors,
+        model.card,
+        backbone=model.backbone,
+        backbone_name="schnet",
+        training_priors=soft,
+    )
     both.save(tmp_path / "m.safetensors")
     loaded = CGModel.load(tmp_path / "m.safetensors")
     assert torch.equal(loaded.priors.terms["bonds"].stiffness, model.priors.terms["bonds"].stiffness)

@@ -9,8 +9,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.units import thermal_energy
-
-from ..conftest import two_bead_topology
+from tests.conftest import two_bead_topology
 
 
 def test_a_spring_is_recovered_from_its_boltzmann_distribution():

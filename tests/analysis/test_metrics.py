@@ -1,0 +1,46 @@
+"""Distances between distributions: exact values, symmetry, and what the definitions say."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+
+from ase_cg.analysis import free_energy, jensen_shannon, pmf_error, wasserstein
+
+distributions = arrays(float, 12, elements=st.floats(0, 1)).filter(lambda x: x.sum() > 0.1).map(lambda x: x / x.sum())
+
+
+@given(distributions, distributions)
+def test_jensen_shannon_is_scipys_squared(p, q):
+    assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q) ** 2, abs=1e-9)
+    assert 0 <= jensen_shannon(p, q) <= np.log(2) + 1e-12
+    assert jensen_shannon(p, p) == 0
+
+
+@given(distributions, distributions)
+def test_pmf_error_is_symmetric_and_zero_for_equals(p, q):
+    assert pmf_error(p, q) == pytest.approx(pmf_error(q, p), abs=1e-12)
+    assert pmf_error(p, p) == 0
+
+
+def test_pmf_error_by_hand_with_an_empty_bin():
+    p, q = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.5, 0.25, 0.25, 0.0])
+    wanted = 0.375 * np.log(2) ** 2 + 0.125 * np.log(0.25 / 1e-6) ** 2
+    assert pmf_error(p, q) == pytest.approx(np.sqrt(wanted), rel=1e-12)
+
+
+def test_wasserstein_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.5, 0.03, 20_000), rng.normal(1.51, 0.04, 30_000)
+    edges = np.arange(1.2, 1.9, 0.0005)
+    p, q = (np.histogram(x, edges)[0] / len(x) for x in (a, b))
+    assert wasserstein(p, q, 0.0005) == pytest.approx(wasserstein_distance(a, b), rel=0.01)
+
+
+def test_free_energy_is_minus_the_logarithm():
+    surface = free_energy(np.array([0.5, 0.25, 0.0]))
+    assert surface[:2] == pytest.approx([0.0, np.log(2)])
+    assert surface[2] == np.inf

@@ -1,0 +1,198 @@
+"""The program as a user meets it: help, exit statuses, one sentence per error."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from tests.conftest import SMALL_SCHNET
+
+PROGRAM = [sys.executable, "-c", "from ase_cg.cli.main import main; main()"]
+
+
+def call(*arguments: object, folder=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=folder, check=False
+    )
+
+
+def test_help_lists_every_command_in_less_than_a_second():
+    def timed() -> tuple[float, str]:
+        started = time.perf_counter()
+        done = call("--help")
+        assert done.returncode == 0
+        return time.perf_counter() - started, done.stdout
+
+    times, texts = zip(*[timed() for _ in range(3)], strict=True)
+    assert min(times) < 1.0
+    for command in ("map", "train", "simulate", "analyze", "run", "info"):
+        assert command in texts[0]
+        assert call(command, "--help").returncode == 0
+
+
+def test_version():
+    assert call("--version").stdout.startswith("ase-cg 0.")
+
+
+def test_the_line_step_by_step(dataset_file, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "name": "r",
+                "data": {"dataset": str(dataset_file)},
+                "backbone": {"name": "schnet", **SMALL_SCHNET},
+                "training": {"epochs": 1},
+            }
+        )
+    )
+    steps = [
+        ("train", recipe, "-o", "t", "--quiet"),
+        (
+            "simulate",
+            "t/model.safetensors",
+            "-o",
+            "s",
+            "-s",
+            dataset_file,
+            "-n",
+            2,
+            "--duration",
+            "0.2 ps",
+            "--report-interval",
+            "0.02 ps",
+            "--quiet",
+        ),
+        (
+            "simulate",
+            "t/model.safetensors",
+            "-o",
+            "one",
+            "-s",
+            dataset_file,
+            "--duration",
+            "0.2 ps",
+            "--report-interval",
+            "0.02 ps",
+            "--quiet",
+        ),
+        ("analyze", "s", "-r", dataset_file, "-o", "a", "--quiet"),
+        ("info", "t/model.safetensors"),
+        ("info", dataset_file),
+    ]
+    outputs = []
+    for step in steps:
+        done = call(*step, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        outputs.append(done.stdout)
+    assert "Jensen" in outputs[3]
+    assert json.loads(outputs[4])["backbone"] == "schnet"
+    assert json.loads(outputs[5])["molecules"]["ala2"]["frames"] == 240
+
+
+def test_progress_goes_to_the_log_without_quiet(dataset_file, tmp_path, model_file):
+    done = call(
+        "simulate",
+        model_file,
+        "-o",
+        "s",
+        "-s",
+        dataset_file,
+        "-n",
+        2,
+        "--duration",
+        "0.02 ps",
+        "--report-interval",
+        "0.01 ps",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0
+    assert "Simulating 2 replicas: done" in done.stderr
+
+
+@pytest.fixture
+def files(tmp_path, dataset_file, model_file):
+    (tmp_path / "typo.yaml").write_text("name: x\ndata: {dataset: dataset.h5}\ntrainning: {}\n")
+    (tmp_path / "broken.safetensors").write_bytes(model_file.read_bytes()[:500])
+    (tmp_path / "text.h5").write_text("not a dataset")
+    (tmp_path / "few.yaml").write_text("name: x\ndata: {dataset: dataset.h5}\ntraining: {blocks: 9999}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train typo.yaml -o out", "did you mean 'training'"),
+        ("train none.yaml -o out", "recipe none.yaml does not exist"),
+        ("train few.yaml -o out", "too few to split"),
+        ("simulate broken.safetensors -o out -s dataset.h5", "truncated"),
+        ("simulate dataset.h5 -o out -s dataset.h5", "model files end in .safetensors"),
+        ("simulate model.safetensors -o out -s none.pdb", "does not exist"),
+        ("simulate model.safetensors -o out -s dataset.h5 --device cuda:40", "GPUs here"),
+        ("simulate model.safetensors -o out -s dataset.h5 --duration 5", "not a time with its unit"),
+        ("analyze nowhere -r dataset.h5 -o out", "holds no simulation"),
+        ("analyze nowhere -r text.h5 -o out", "no HDF5 file or is truncated"),
+        ("map none.xtc -o out -t none.pdb --temperature 300", "does not exist"),
+        ("map text.h5 -o out -t text.h5 --temperature 300", "text.h5"),
+        ("info text.h5", "no HDF5 file"),
+        ("run typo.yaml -f out", "did you mean 'training'"),
+    ],
+)
+def test_bad_input_is_one_sentence_status_2_and_nothing_left(files, arguments, words):
+    before = sorted(path.name for path in files.iterdir())
+    done = call(*arguments.split(), folder=files)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("ase-cg: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in files.iterdir()) == before
+
+
+def test_an_unknown_option_is_status_2():
+    done = call("map", "--no-such-option")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_an_explosion_is_status_1(files):
+    done = call(
+        "simulate",
+        "model.safetensors",
+        "-o",
+        "s",
+        "-s",
+        "dataset.h5",
+        "-n",
+        2,
+        "--time-step",
+        "100 fs",
+        "--report-interval",
+        "10 ps",
+        "--quiet",
+        folder=files,
+    )
+    assert done.returncode == 1
+    assert "the simulation left the model's range: replica" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_stopped_by_the_user_says_so_and_goes_on(files):
+    arguments = [*PROGRAM, "simulate", "model.safetensors", "-o", "s", "-s", "dataset.h5", "-n", "2", "--duration"]
+    arguments += ["4 ps", "--report-interval", "0.02 ps", "--quiet"]
+    process = subprocess.Popen(arguments, cwd=files, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (files / "s" / "segments" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert messages == "ase-cg: stopped; give the same command to go on\n"
+    done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((files / "s").glob("replica_*.h5"))) == 2

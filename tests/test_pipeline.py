@@ -1,0 +1,100 @@
+"""The whole line of a recipe on small data, resumed at every step."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from ase_cg import InputError, Recipe, run
+from ase_cg import pipeline as module
+
+from .conftest import ALA2_ATOMS, SMALL_SCHNET
+
+
+@pytest.fixture
+def recipe(example_data, tmp_path):
+    """A recipe for 300 made all-atom frames."""
+    import mdtraj
+
+    rng = np.random.default_rng(0)
+    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + 0.006 * rng.standard_normal((300, 22, 3))
+    np.savez(tmp_path / "all.npz", positions=x, forces=100 * rng.standard_normal((300, 22, 3)))
+    data = {
+        "name": "small",
+        "data": {
+            "trajectories": ["all.npz"],
+            "topology": str(example_data / "ala2.pdb"),
+            "resolution": list(ALA2_ATOMS),
+            "temperature": 300,
+            "length_unit": "nm",
+            "force_unit": "kJ/mol/nm",
+            "trajectory_length": 30,
+        },
+        "labels": "forces_and_noise",
+        "noise_std": 0.05,
+        "backbone": {"name": "schnet", **SMALL_SCHNET},
+        "training": {"epochs": 2},
+        "simulation": {"replicas": 3, "duration": "0.2 ps", "report_interval": "0.02 ps"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_all_four_steps_and_resume_after_each(recipe, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    calls = []
+    for name in ("map_trajectory", "train", "simulate", "analyze"):
+        original = getattr(module, name)
+
+        def counted(*arguments, _name=name, _original=original, **options):
+            calls.append(_name)
+            if calls.count("stop"):
+                raise KeyboardInterrupt
+            return _original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+    comparison = run(recipe, folder, quiet=True)
+    assert calls == ["map_trajectory", "train", "simulate", "simulate", "analyze"]
+    assert set(comparison.rows) == {"model", "prior", "floor"}
+    for path in (
+        "dataset.h5",
+        "training/model.safetensors",
+        "simulation/replica_002.h5",
+        "prior_simulation/replica_002.h5",
+        "analysis/metrics.json",
+        "analysis/ramachandran.png",
+    ):
+        assert (folder / path).is_file()
+    model = folder / "training" / "model.safetensors"
+    before = (model.stat().st_mtime_ns, json.loads((folder / "analysis" / "metrics.json").read_text())["rows"])
+    calls.clear()
+    run(recipe, folder, quiet=True)
+    assert calls == ["train", "simulate", "simulate", "analyze"]
+    after = (model.stat().st_mtime_ns, json.loads((folder / "analysis" / "metrics.json").read_text())["rows"])
+    assert before == after
+    (folder / "simulation" / "replica_001.h5").unlink()
+    run(recipe, folder, quiet=True)
+    assert json.loads((folder / "analysis" / "metrics.json").read_text())["rows"] == before[1]
+
+
+def test_another_recipe_does_not_overwrite_a_run(recipe, tmp_path):
+    folder = tmp_path / "run"
+    run(recipe, folder, quiet=True)
+    read = Recipe.read(recipe)
+    hotter = read.model_copy(update={"data": read.data.model_copy(update={"temperature": 310.0})})
+    with pytest.raises(InputError, match="mapped from other data or in another way"):
+        run(hotter, folder, quiet=True)
+    longer = read.model_copy(update={"training": read.training.model_copy(update={"epochs": 3})})
+    with pytest.raises(InputError, match="another recipe"):
+        run(longer, folder, quiet=True)
+    run(longer, folder, overwrite=True, quiet=True)
+
+
+def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
+    read = Recipe.read(recipe)
+    broken = read.model_copy(update={"analysis": read.analysis.model_copy(update={"reference": tmp_path / "none.h5"})})
+    with pytest.raises(InputError, match=r"reference .* does not exist"):
+        run(broken, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,78 @@
+"""Recipes: every wrong key or value is named, with the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ase_cg import Recipe
+from ase_cg.errors import InputError
+from tests.conftest import ROOT
+
+GOOD = {"name": "x", "data": {"dataset": "d.h5"}, "labels": "noise", "noise_std": 0.05}
+
+
+def _read(tmp_path: Path, data: object) -> Recipe:
+    path = tmp_path / "r.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return Recipe.read(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training").glob("*.yaml")), ids=lambda p: p.stem)
+def test_our_own_recipes_are_valid_and_their_inputs_exist(path):
+    recipe = Recipe.read(path)
+    for file in [*recipe.data.trajectories, recipe.data.topology, recipe.analysis.reference]:
+        assert file.is_file()
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path):
+    assert _read(tmp_path, GOOD).data.dataset == tmp_path / "d.h5"
+
+
+def test_a_backbone_is_a_name_or_a_name_with_hyper_parameters(tmp_path):
+    assert _read(tmp_path, GOOD | {"backbone": "schnet"}).backbone.name == "schnet"
+    given = _read(tmp_path, GOOD | {"backbone": {"name": "schnet", "cutoff": 10}}).backbone
+    assert given.hyper_parameters == {"cutoff": 10}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainning": {}}, "trainning is no key of a recipe; did you mean 'training'"),
+        ({"training": {"epoch": 3}}, r"training.epoch is no key of a recipe; did you mean 'epochs'"),
+        ({"training": {"epochs": "many"}}, r"training.epochs cannot be 'many'"),
+        ({"training": {"epochs": 0}}, r"training.epochs cannot be 0: .* greater than or equal to 1"),
+        ({"labels": "forces_and_nose"}, "did you mean 'forces_and_noise'"),
+        ({"priors": ["bonds", "angels"]}, r"priors.1 cannot be 'angels'; did you mean 'angles'"),
+        ({"priors": []}, r"priors cannot be \[\]"),
+        ({"priors": ["bonds", "bonds"]}, "each prior is listed once"),
+        ({"labels": "atomistic"}, "add no noise"),
+        ({"noise_std": None}, "need noise_std"),
+        ({"noise_std": -1.0}, "noise_std"),
+        ({"data": {}}, "data needs either 'dataset' or 'trajectories'"),
+        ({"data": {"trajectories": ["a.xtc"]}}, "data needs 'topology' and 'temperature'"),
+        ({"name": None}, "name"),
+        ({"simulation": {"time_step": "2"}}, r"simulation.time_step cannot be '2': '2' is not a time with its unit"),
+        ({"simulation": {"time_step": 2}}, "is not a time with its unit, such as '2 fs'"),
+        ({"simulation": {"duration": "20 pss"}}, "did you mean 'ps'"),
+        ({"simulation": {"friction": "1 ps"}}, "unknown rate unit"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        _read(tmp_path, GOOD | change)
+    assert "\n" not in str(error.value)
+    assert "r.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [1\n", "just words"])
+def test_what_is_no_recipe_is_said_so(tmp_path, text):
+    with pytest.raises(InputError, match=r"r\.yaml"):
+        _read(tmp_path, text)
+
+
+def test_a_missing_key_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(InputError, match="data is missing"):
+        _read(tmp_path, {"name": "x"})
+    with pytest.raises(InputError, match="does not exist"):
+        Recipe.read(tmp_path / "none.yaml")

@@ -1,0 +1,225 @@
+"""Training: it learns a known force, resumes exactly, and refuses what it cannot do."""
+
+import csv
+import logging
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from ase_cg import CGModel, Recipe, train
+from ase_cg.data.dataset import create_dataset
+from ase_cg.errors import InputError
+from ase_cg.training.callbacks import EpochProgress
+from ase_cg.training.frames import BatchSampler
+from ase_cg.units import thermal_energy
+from tests.conftest import SMALL_SCHNET, two_bead_topology
+
+
+def _recipe(dataset, **changes) -> Recipe:
+    data = {
+        "name": "test",
+        "data": {"dataset": dataset},
+        "backbone": {"name": "schnet", **SMALL_SCHNET},
+        "training": {"epochs": 4, "batch_size": 32, "learning_rate": 3e-3, **changes.pop("training", {})},
+    }
+    return Recipe.model_validate(data | changes)
+
+
+@pytest.fixture(scope="module")
+def anharmonic(tmp_path_factory):
+    """Two beads whose distance has U = kT (2 s² + s³/2 + s⁴/4), s = (r − 4)/0.4, sampled exactly in 3-D."""
+    kT = thermal_energy(300.0)
+    grid = np.linspace(2.4, 5.6, 4001)
+    s = (grid - 4.0) / 0.4
+    p = grid**2 * np.exp(-(2 * s**2 + s**3 / 2 + s**4 / 4))
+    rng = np.random.default_rng(0)
+    r = np.interp(rng.random(6000), np.cumsum(p) / p.sum(), grid)
+    s = (r - 4.0) / 0.4
+    force = -kT / 0.4 * (4 * s + 1.5 * s**2 + s**3)
+    direction = rng.standard_normal((6000, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    positions, forces = np.zeros((6000, 2, 3)), np.zeros((6000, 2, 3))
+    positions[:, 1] = r[:, None] * direction
+    forces[:, 1] = force[:, None] * direction
+    forces[:, 0] = -forces[:, 1]
+    # Noise of the kind recorded forces have: zero mean given the positions.
+    forces += 0.1 * rng.standard_normal(forces.shape)
+    path = tmp_path_factory.mktemp("data") / "d.h5"
+    with (
+        create_dataset(path) as dataset,
+        dataset.molecule(
+            "dimer", two_bead_topology(), temperature=300.0, resolution=("ALA:A", "ALA:B"), force_map="slice"
+        ) as molecule,
+    ):
+        molecule.append(positions, forces)
+    return path, kT
+
+
+@pytest.mark.parametrize("labels", ["atomistic", "noise", "forces_and_noise"])
+def test_each_label_teaches_the_force_of_its_density(anharmonic, labels, tmp_path):
+    path, kT = anharmonic
+    noise = None if labels == "atomistic" else 0.1
+    recipe = _recipe(
+        path,
+        labels=labels,
+        noise_std=noise,
+        priors=["bonds"],
+        training={"epochs": 30, "batch_size": 64, "learning_rate": 5e-3},
+    )
+    model = CGModel.load(train(recipe, tmp_path / "t", quiet=True)).with_priors("training")
+    r = np.linspace(3.65, 4.3, 21)  # where nearly all data are
+    # Exact force along the distance: of the density itself, or of the density with noise on both beads.
+    grid = np.linspace(2.4, 5.6, 1601)
+    s = (grid - 4.0) / 0.4
+    density = np.exp(-(2 * s**2 + s**3 / 2 + s**4 / 4))
+    if noise is None:
+        logarithm = np.log(density)
+    else:
+        # The difference vector gets noise of variance 2σ² in 3-D; radial convolution of a spherical density.
+        v = 2 * noise**2
+        a, b = grid[:, None], grid[None]
+        kernel = b / a * (np.exp(-((a - b) ** 2) / (2 * v)) - np.exp(-((a + b) ** 2) / (2 * v)))
+        logarithm = np.log((kernel * density).sum(1))
+    exact = kT * np.interp(r, grid, np.gradient(logarithm, grid))
+    topology = model.card.topologies[0]
+    positions = torch.zeros(len(r), 2, 3)
+    positions[:, 1, 2] = torch.from_numpy(r).float()
+    graph = model.graph(topology, len(r))._replace(positions=positions.reshape(-1, 3))
+    _, forces = model.energy_and_forces(graph)
+    learned = forces.reshape(-1, 2, 3)[:, 1, 2].numpy()
+    assert np.abs(exact).max() > 0.15
+    assert np.sqrt(np.mean((learned - exact) ** 2)) < 0.015
+    assert learned == pytest.approx(exact, abs=0.04)
+
+
+def test_sharpened_priors_are_clean_for_simulation_and_noised_for_training(anharmonic, tmp_path):
+    path, kT = anharmonic
+    recipe = _recipe(path, labels="noise", noise_std=0.1, priors=["bonds"], training={"epochs": 1})
+    model = CGModel.load(train(recipe, tmp_path / "t", quiet=True))
+    clean, noised = (1 / float(p.terms["bonds"].stiffness) for p in (model.priors, model.training_priors))
+    assert (noised - clean) * kT / 2 == pytest.approx(2 * 0.1**2, rel=0.1)
+    plain = CGModel.load(train(recipe.model_copy(update={"sharpened_priors": False}), tmp_path / "p", quiet=True))
+    assert plain.training_priors is None
+    assert 1 / float(plain.priors.terms["bonds"].stiffness) == pytest.approx(noised)
+
+
+class Killed(Exception):  # noqa: N818 - not an error of ours
+    pass
+
+
+def test_a_killed_training_resumes_to_bit_equal_weights(dataset_file, tmp_path, monkeypatch):
+    recipe = _recipe(dataset_file, labels="forces_and_noise", noise_std=0.05)
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    original = EpochProgress.on_train_epoch_end
+
+    def kill(self, trainer, module):
+        original(self, trainer, module)
+        if trainer.current_epoch == 2:
+            raise Killed
+
+    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", kill)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "parts", quiet=True)
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", original)
+    resumed = train(recipe, tmp_path / "parts", quiet=True)
+    one, two = (CGModel.load(p) for p in (whole, resumed))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert one.card.provenance["metrics"] == two.card.provenance["metrics"]
+    # The same call again does nothing.
+    before = resumed.stat().st_mtime_ns
+    assert train(recipe, tmp_path / "parts", quiet=True).stat().st_mtime_ns == before
+
+
+def test_training_writes_checkpoints_and_logs_and_says_where_the_model_comes_from(dataset_file, tmp_path):
+    folder = tmp_path / "t"
+    model = CGModel.load(train(_recipe(dataset_file), folder, quiet=True))
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(folder.glob("tensorboard/**/events*"))
+    with next(folder.glob("csv/**/metrics.csv")).open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["validation_loss"]) for row in rows if row["validation_loss"]]
+    assert len(losses) == 4
+    provenance = model.card.provenance
+    assert provenance["metrics"]["validation_loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert provenance["metrics"]["test_loss"] > 0
+    assert provenance["recipe"]["labels"] == "atomistic"
+    assert len(provenance["dataset_sha256"]) == 64
+
+
+def test_training_leaves_the_process_as_it_was(dataset_file, tmp_path):
+    import lightning  # noqa: F401 - its own import is not what is tested
+
+    def state():
+        loggers = [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")]
+        return torch.get_default_dtype(), torch.get_num_threads(), torch.random.get_rng_state().sum(), loggers
+
+    before, environment, filters = state(), dict(os.environ), list(warnings.filters)
+    train(_recipe(dataset_file, training={"epochs": 1}), tmp_path / "t", quiet=True)
+    after = state()
+    assert before[:2] == after[:2]
+    assert before[3] == after[3]
+    assert environment == dict(os.environ)
+    assert filters == list(warnings.filters)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_gives_another(dataset_file, tmp_path):
+    weights = [
+        CGModel.load(
+            train(_recipe(dataset_file, training={"epochs": 1, "seed": seed}), tmp_path / name, quiet=True)
+        ).backbone.embedding.weight
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_folder_of_another_training_is_kept(dataset_file, tmp_path):
+    recipe = _recipe(dataset_file, training={"epochs": 1})
+    train(recipe, tmp_path / "t", quiet=True)
+    with pytest.raises(InputError, match="another recipe or dataset"):
+        train(_recipe(dataset_file, training={"epochs": 2}), tmp_path / "t", quiet=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="not empty"):
+        train(recipe, tmp_path / "mine", quiet=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_bad_input_is_one_sentence_and_leaves_no_folder(dataset_file, tmp_path, ala2, ala2_positions):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="too few to split"):
+        train(_recipe(dataset_file, training={"blocks": 1000}), out, quiet=True)
+    with pytest.raises(InputError, match="did you mean 'schnet'"):
+        train(_recipe(dataset_file, backbone="schnett"), out, quiet=True)
+    with pytest.raises(InputError, match="did you mean 'cutoff'"):
+        train(_recipe(dataset_file, backbone={"name": "schnet", "cutof": 3}), out, quiet=True)
+    with pytest.raises(InputError, match="GPUs here"):
+        train(_recipe(dataset_file, training={"device": "cuda:9"}), out, quiet=True)
+    with pytest.raises(InputError, match="does not exist"):
+        train(_recipe(tmp_path / "none.h5"), out, quiet=True)
+    plain = tmp_path / "plain.h5"
+    with (
+        create_dataset(plain) as dataset,
+        dataset.molecule("m", ala2, temperature=300.0, resolution="calpha") as molecule,
+    ):
+        molecule.append(ala2_positions + 0.05 * np.random.default_rng(0).standard_normal((100, 6, 3)))
+    with pytest.raises(InputError, match="has no forces"):
+        train(_recipe(plain), out, quiet=True)
+    assert not out.exists()
+
+
+def test_batches_cover_every_frame_once_and_depend_on_seed_and_epoch_only():
+    def epoch(number: int, seed: int = 0) -> list[list[int]]:
+        sampler = BatchSampler(10, 4, shuffle=True, seed=seed)
+        sampler.set_epoch(number)
+        return [batch.tolist() for batch in sampler]
+
+    assert sorted(sum(epoch(0), [])) == list(range(10))  # noqa: RUF017 - three short lists
+    assert [len(batch) for batch in epoch(0)] == [4, 4, 2]
+    assert epoch(3) == epoch(3)
+    assert epoch(3) != epoch(4)
+    assert epoch(3) != epoch(3, seed=1)
