@@ -8,14 +8,16 @@ import typer
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="A dataset (.h5) or a model (.safetensors).")],
+    path: Annotated[
+        Path, typer.Argument(help="A dataset (.h5), a model (.safetensors), or the name of a shipped model.")
+    ],
 ) -> None:
     """Print what a dataset or a model holds, as JSON."""
     typer.echo(json.dumps(_describe(path), indent=2, ensure_ascii=False))
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
+    if path.suffix not in {".h5", ".hdf5"}:
         from ase_cg.models.model import CGModel
 
         model = CGModel.load(path)

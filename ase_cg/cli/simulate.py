@@ -9,7 +9,7 @@ from ase_cg.cli.options import Device, Overwrite, Quiet
 
 
 def simulate(
-    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors), or the name of a shipped one.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trajectories.")],
     start: Annotated[
         Path, typer.Option("--start", "-s", help="Structure file, or dataset from whose frames replicas start.")

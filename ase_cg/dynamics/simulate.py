@@ -17,6 +17,7 @@ from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.dynamics.trajectory import PICOSECOND, SegmentStore, replica_paths, write_trajectory
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file, file_hash, written_whole
+from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
 from ase_cg.progress import Progress
 from ase_cg.units import quantity, thermal_energy
@@ -90,7 +91,7 @@ def simulate(
     Parameters
     ----------
     model : path
-        Model file.
+        Model file, or the name of one that comes with ase-cg.
     output : path
         Folder for ``replica_000.h5`` … (MDTraj's HDF5) and ``simulation.json``.
     start : path
@@ -127,7 +128,7 @@ def simulate(
         loaded = loaded.prior_only()
     kelvin = loaded.card.temperature if temperature is None else float(temperature)
     settings = SimulationSettings(
-        model=file_hash(Path(model)),
+        model=file_hash(find_model(model)),
         start=file_hash(existing_file(start, "start")),
         replicas=replicas,
         temperature=kelvin,

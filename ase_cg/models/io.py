@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
 
 
 def load_model(path: str | os.PathLike[str]) -> CGModel:
-    """Read a model; nothing in the file is executed.
+    """Read a model by path, or by name if it comes with ase-cg; nothing in the file is executed.
 
     Raises
     ------
@@ -64,8 +65,7 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
     """
     from safetensors import SafetensorError, safe_open
 
-    found = existing_file(path, "model")
-    _check_suffix(found)
+    found = find_model(path)
     try:
         with safe_open(found, framework="pt") as file:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
@@ -85,6 +85,26 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
         return _build(data, tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model: a path, or the name of one that comes with ase-cg (``ala2_forces_and_noise``).
+
+    Raises
+    ------
+    InputError
+        If there is none, or its name does not end in ``.safetensors``.
+    """
+    given = Path(path)
+    if not given.suffix and not given.exists():
+        folder = Path(str(resources.files("ase_cg.force_fields")))
+        shipped = {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
+        if given.name == str(path) and given.name in shipped:
+            return shipped[given.name]
+        raise InputError(f"model {path} does not exist, and those that come with ase-cg are {', '.join(shipped)}")
+    found = existing_file(given, "model")
+    _check_suffix(found)
+    return found
 
 
 def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:

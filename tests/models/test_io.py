@@ -76,6 +76,8 @@ def test_other_files_and_versions_are_refused(model_file, tmp_path):
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(InputError, match="no ase-cg model"):
         CGModel.load(other)
+    with pytest.raises(InputError, match="come with ase-cg are"):
+        CGModel.load("no_such_model")
     pickled = tmp_path / "model.pt"
     torch.save({}, pickled)
     with pytest.raises(InputError, match=r"end in \.safetensors"):

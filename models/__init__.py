@@ -1,0 +1,1 @@
+"""Trained models, ready to load by name; each with a card."""

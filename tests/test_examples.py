@@ -1,0 +1,53 @@
+"""What the README and the examples show runs as it stands there."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from ase.io import read
+
+from ase_cg import CGModel, Recipe
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run(path, tmp_path):
+    done = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_readme_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = code.replace('"examples/', f'"{ROOT}/examples/')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("eV\n")
+    assert len(read(tmp_path / "ala2.traj", ":")) == 501
+
+
+def test_shipped_models_load_by_name_and_say_where_they_come_from():
+    shipped = sorted((ROOT / "models").glob("*.safetensors"))
+    assert shipped
+    for path in shipped:
+        model = CGModel.load(path.stem)
+        assert model.card.provenance["metrics"]["test_loss"] > 0
+        assert path.with_suffix(".md").is_file()
+        recipe = Recipe.read(ROOT / "training" / f"{path.stem}.yaml")
+        assert model.card.provenance["recipe"]["training"] == recipe.model_dump(mode="json")["training"]
+
+
+def test_example_data_are_what_their_card_says(example_data):
+    import mdtraj
+
+    from ase_cg import Dataset
+
+    with Dataset.open(example_data / "ala2_reference.h5") as dataset:
+        molecule = dataset.only_molecule()
+        assert molecule.trajectory_lengths == (18_600,) * 6
+        assert molecule.temperature == 300.0
+    last = mdtraj.load_frame(str(example_data / "ala2_all_atom.h5"), 27_899)
+    assert last.n_atoms == 22
+    size = sum((example_data / name).stat().st_size for name in ("ala2_reference.h5", "ala2_all_atom.h5"))
+    assert size <= 12e6
