@@ -68,3 +68,25 @@ def test_a_molecule_with_types_that_were_not_fitted_is_refused(vocabulary, ala2,
     bonds = HarmonicBonds(torch.tensor([[0, 1]]), torch.ones(1), torch.ones(1), len(vocabulary))
     with pytest.raises(InputError, match="no parameters for bead types"):
         bonds(topology_graph(ala2, vocabulary))
+
+
+def test_every_bond_and_angle_gets_its_own_mean_and_variance(ala2, ala2_positions, vocabulary, monkeypatch):
+    monkeypatch.setattr("ase_cg.models.priors.prior_set.FRAMES_AT_ONCE", 70)
+    rng = np.random.default_rng(2)
+    x = ala2_positions + np.linspace(0.01, 0.06, 6)[:, None] * rng.standard_normal((300, 6, 3))
+    kT = thermal_energy(300.0)
+    priors = PriorSet.fit_positions(x, ala2, ["bonds", "angles"], vocabulary=vocabulary, kT=kT)
+    found = {tuple(row["types"]): row for row in priors.terms["bonds"].parameters_by_type()}
+    for i, j in ala2.bonds:
+        lengths = np.linalg.norm(x[:, i] - x[:, j], axis=1)
+        row = found[tuple(sorted((vocabulary.index(ala2.names[i]), vocabulary.index(ala2.names[j]))))]
+        assert row["equilibrium"] == pytest.approx(lengths.mean(), rel=1e-6)
+        assert row["stiffness"] == pytest.approx(kT / (2 * lengths.var()), rel=1e-5)
+    found = {tuple(row["types"]): row for row in priors.terms["angles"].parameters_by_type()}
+    for i, j, k in ala2.angles:
+        u, v = x[:, i] - x[:, j], x[:, k] - x[:, j]
+        cosine = (u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)
+        types = tuple(vocabulary.index(ala2.names[b]) for b in (i, j, k))
+        row = found[min(types, types[::-1])]
+        assert row["equilibrium"] == pytest.approx(np.arccos(cosine).mean(), rel=1e-6)
+        assert row["stiffness"] == pytest.approx(kT / (2 * np.arccos(cosine).var()), rel=1e-5)

@@ -115,9 +115,9 @@ def _samples_by_type(
     for start in range(0, len(positions), FRAMES_AT_ONCE):
         frames = torch.from_numpy(positions[start : start + FRAMES_AT_ONCE])
         graph = topology_graph(topology, vocabulary, len(frames))._replace(positions=frames.reshape(-1, 3))
-        q = term.internal_coordinate(graph).reshape(len(sequences), len(frames))
-        chunks.append(q.numpy())
+        # Copies stand one after the other, so the frame is the slow index.
+        chunks.append(term.internal_coordinate(graph).reshape(len(frames), len(sequences)).numpy())
     collected: defaultdict[tuple[int, ...], list[NDArray[np.float64]]] = defaultdict(list)
-    for sequence, q in zip(sequences, np.concatenate(chunks, axis=1), strict=True):
+    for sequence, q in zip(sequences, np.concatenate(chunks).T, strict=True):
         collected[sequence].append(q)
     return {sequence: np.concatenate(samples) for sequence, samples in sorted(collected.items())}
