@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase_cg import analysis
-    from ase_cg.analysis.compare import analyze
+    from ase_cg.analysis.compare import Comparison, analyze
     from ase_cg.beads.atoms import read_beads
     from ase_cg.beads.mapping import BeadMap
     from ase_cg.beads.topology import BeadTopology
@@ -36,6 +36,7 @@ _HOMES = {
     "BeadTopology": "ase_cg.beads.topology",
     "CGCalculator": "ase_cg.calculator",
     "CGModel": "ase_cg.models.model",
+    "Comparison": "ase_cg.analysis.compare",
     "Dataset": "ase_cg.data.dataset",
     "InputError": "ase_cg.errors",
     "PriorSet": "ase_cg.models.priors.prior_set",
@@ -55,6 +56,7 @@ __all__ = [
     "BeadTopology",
     "CGCalculator",
     "CGModel",
+    "Comparison",
     "Dataset",
     "InputError",
     "PriorSet",

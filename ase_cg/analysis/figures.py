@@ -11,6 +11,7 @@ from ase_cg.files import written_whole
 if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison, Ensemble
 
+VISIBLE = 1e-3  # of the highest density: where the axis of a bond length begins and ends
 COLORS = {"reference": "black", "trained model": "tab:blue", "prior only": "tab:orange"}
 
 
@@ -30,7 +31,7 @@ def plot_surfaces(comparison: "Comparison") -> Any:
     from matplotlib.figure import Figure
 
     ensembles = _ensembles(comparison)
-    figure = Figure(figsize=(4.0 * len(ensembles) + 1.0, 4.0), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(ensembles) + 1.2, 4.4), layout="constrained")
     axes = figure.subplots(1, len(ensembles), sharey=True, squeeze=False)[0]
     bins = comparison.bins
     surfaces = {
@@ -73,10 +74,14 @@ def plot_bonds(comparison: "Comparison") -> Any:
     x = centres[:usable].reshape(-1, group).mean(1)
     width = (comparison.bond_edges[1] - comparison.bond_edges[0]) * group
     for number, (axis, (i, j)) in enumerate(zip(axes, bonds, strict=False)):
+        drawn: list[Any] = []
         for name, ensemble in _ensembles(comparison).items():
             p = ensemble.bonds[number].probabilities()[:usable].reshape(-1, group).sum(1) / width
+            drawn.append(p)
             axis.plot(x, p, color=COLORS[name], lw=1.2, label=name, ls="--" if name == "trained model" else "-")
         axis.set_title(f"{comparison.topology.names[i]} – {comparison.topology.names[j]}", fontsize=8)
+        visible = x[np.max(drawn, axis=0) > VISIBLE * np.max(drawn)]
+        axis.set_xlim(visible[0], visible[-1])
         axis.set_xlabel("Å", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.set_yticks([])
