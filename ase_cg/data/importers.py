@@ -76,6 +76,15 @@ class Source:
                 f"{self.path} holds forces of shape {forces.shape} for positions of shape {positions.shape}"
             )
 
+    def _check_atoms(self, topology: Any) -> None:
+        """Compare the atoms that a file names itself with those of the topology."""
+        for own, given in zip(topology.atoms, self.topology.atoms, strict=False):
+            if (own.name, own.residue.name) != (given.name, given.residue.name):
+                raise InputError(
+                    f"atom {own.index} is {own.residue.name}:{own.name} in {self.path}, but "
+                    f"{given.residue.name}:{given.name} in the topology; give the topology that belongs to the trajectory"
+                )
+
     def _npz(self) -> Iterator[Chunk]:
         try:
             with np.load(self.path, allow_pickle=False) as file:
@@ -104,6 +113,8 @@ class Source:
                 raise InputError(f"{self.path} is no trajectory in MDTraj's HDF5 form: it has no coordinates")
             positions, forces = file["coordinates"], file.get("forces")
             self._check(positions, forces)
+            if "topology" in file:
+                self._check_atoms(_hdf5_topology(self.path))
             declared = None if forces is None else forces.attrs.get("units", self.force_unit)
             declared = declared.decode() if isinstance(declared, bytes) else declared
             force = None if forces is None else self._scale(declared, "forces", "force")
@@ -131,8 +142,17 @@ class Source:
                 check_complete(self.path, frames)
                 return
             self._check(chunk.xyz, None)
+            if not frames and not options:
+                self._check_atoms(chunk.topology)
             frames += chunk.n_frames
             yield chunk.xyz.astype(float) * NM, None
+
+
+def _hdf5_topology(path: Path) -> Any:
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    with HDF5TrajectoryFile(str(path)) as file:
+        return file.topology
 
 
 def _first(file: Any, names: tuple[str, ...]) -> NDArray[Any] | None:

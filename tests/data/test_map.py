@@ -184,3 +184,22 @@ def test_whole_xtc_files_of_any_size_are_accepted(atoms, all_atom, tmp_path, exa
         path.write_bytes(data[:-cut])
         with pytest.raises(InputError, match="truncated"):
             check_complete(path, 30)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".pdb", ".xtc"])
+def test_a_structure_with_other_atoms_than_the_trajectory_is_refused(suffix, all_atom, mapping, tmp_path, example_data):
+    structure = mdtraj.load(str(example_data / "ala2.pdb"))
+    path = tmp_path / f"t{suffix}"
+    mdtraj.Trajectory(np.load(all_atom)["positions"], structure.topology).save(str(path))
+    fewer = tmp_path / "fewer.pdb"
+    structure.atom_slice(range(20)).save(str(fewer))
+    with pytest.raises(InputError, match="20 atoms"):
+        map_trajectory(path, tmp_path / "out.h5", **(mapping | {"topology": fewer}))
+    if suffix == ".xtc":
+        return  # it names no atoms
+    swapped = tmp_path / "swapped.pdb"
+    lines = (example_data / "ala2.pdb").read_text().splitlines(keepends=True)
+    swapped.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    with pytest.raises(InputError, match=r"atom 0 is ACE:CH3 in .* but ACE:H1 in the topology"):
+        map_trajectory(path, tmp_path / "out.h5", **(mapping | {"topology": swapped}))
+    assert not (tmp_path / "out.h5").exists()
