@@ -82,7 +82,7 @@ class Source:
             if (own.name, own.residue.name) != (given.name, given.residue.name):
                 raise InputError(
                     f"atom {own.index} is {own.residue.name}:{own.name} in {self.path}, but "
-                    f"{given.residue.name}:{given.name} in the topology; give the topology that belongs to the trajectory"
+                    f"{given.residue.name}:{given.name} in the topology; give the one that belongs to the trajectory"
                 )
 
     def _npz(self) -> Iterator[Chunk]:
