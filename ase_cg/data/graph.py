@@ -77,6 +77,11 @@ def all_pairs(n: int) -> Tensor:
     return torch.triu_indices(n, n, offset=1)
 
 
+def n_pairs(n: int) -> int:
+    """Return the number of pairs of n beads."""
+    return n * (n - 1) // 2
+
+
 def _index_tensor(rows: Sequence[tuple[int, ...]], width: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(-1, width).T.contiguous()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
+from ase_cg.data.graph import n_pairs
 from ase_cg.dynamics.ase_engine import ASESimulation
 from ase_cg.dynamics.engine import Engine
 from ase_cg.dynamics.replicas import ReplicaSimulation
@@ -20,6 +21,7 @@ from ase_cg.files import existing_file, file_hash, written_whole
 from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
 from ase_cg.progress import Progress
+from ase_cg.threads import threads_for
 from ase_cg.units import quantity, thermal_energy
 
 PathLike = str | os.PathLike[str]
@@ -201,7 +203,8 @@ def _run(engine: Engine, store: SegmentStore, settings: SimulationSettings, *, q
         engine.load_state(*state)
         done = len(store.frames()[1])
     per_segment = max(1, n_frames // SEGMENTS)
-    with Progress(title, n_frames, quiet=quiet) as progress:
+    edges = settings.replicas * n_pairs(engine.positions.shape[1])
+    with Progress(title, n_frames, quiet=quiet) as progress, threads_for(edges):
         progress.advance(done)
         while done < n_frames:
             count = min(per_segment, n_frames - done)

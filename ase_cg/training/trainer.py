@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.atoms import standard_vocabulary
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
+from ase_cg.data.graph import n_pairs
 from ase_cg.data.splits import Split, split_by_blocks
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError
@@ -25,6 +26,7 @@ from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.progress import Progress
+from ase_cg.threads import threads_for
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
@@ -211,6 +213,7 @@ def _fit(
     )
     with (
         Progress(f"Training {recipe.name}", settings.epochs, quiet=quiet) as progress,
+        threads_for(settings.batch_size * n_pairs(data.topology.n_beads)),
         _quiet_lightning(),
     ):
         trainer = lightning.Trainer(
