@@ -79,7 +79,8 @@ class TrainingSection(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-5, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float | None = Field(default=None, gt=0)
+    # Norm of the gradient, the loss being in (kcal/mol/Å)²: far above what training meets after its first steps.
+    gradient_clip: float | None = Field(default=1000.0, gt=0)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
     blocks: int = Field(default=20, ge=3)
