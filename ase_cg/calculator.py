@@ -17,15 +17,16 @@ from ase.calculators.calculator import (
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.errors import InputError, SimulationError
-from ase_cg.keys import BEAD_NAME, BEAD_TYPE
+from ase_cg.errors import InputError, SimulationError, hint
+from ase_cg.keys import BEAD_NAME, BEAD_TYPE, MAX_FORCE
 from ase_cg.temperature_watch import TemperatureWatch
 
 if TYPE_CHECKING:
     from ase_cg.data.graph import BeadGraph
     from ase_cg.models.model import CGModel
 
-MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
+PARAMETERS = ("model", "device", "dtype", "priors")
+PRIOR_CHOICES = ("simulation", "training")
 
 
 class CGCalculator(Calculator):
@@ -98,28 +99,27 @@ class CGCalculator(Calculator):
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; results are forgotten and the model is prepared again."""
-        changed: dict[str, Any] = super().set(**kwargs)
-        if changed.get("model") is not None and self._loaded != changed["model"]:
+        wanted = {**self.parameters, **kwargs}
+        unknown = [key for key in kwargs if key not in PARAMETERS]
+        if unknown:
+            raise InputError(f"CGCalculator has no parameter {unknown[0]!r}; {hint(unknown[0], PARAMETERS)}")
+        if wanted.get("priors") not in PRIOR_CHOICES:
+            raise InputError(f"unknown priors {wanted.get('priors')!r}; known are {', '.join(PRIOR_CHOICES)}")
+        source, watch = self._source, self._watch
+        if wanted.get("model") is not None and wanted["model"] != self._loaded:
             from ase_cg.models.model import CGModel
 
-            self._source, self._loaded = CGModel.load(changed["model"]), changed["model"]
+            source = CGModel.load(wanted["model"])
+            watch = TemperatureWatch(source.card.temperature)
+        # Prepared before anything is changed: a call that fails leaves the calculator as it was.
+        prepared = _prepared(source, wanted)
+        changed: dict[str, Any] = super().set(**kwargs)
         if changed:
             self.reset()
-            self._prepare()
+            self._source, self._watch, self._model = source, watch, prepared
+            self._loaded = wanted.get("model")
+            self._graphs.clear()
         return changed
-
-    def _prepare(self) -> None:
-        from ase_cg.devices import find_device
-        from ase_cg.models.model import prepared_copy
-
-        if self.parameters["priors"] not in {"simulation", "training"}:
-            raise InputError(f"unknown priors {self.parameters['priors']!r}; known are simulation, training")
-        self._model = prepared_copy(
-            self._source.with_priors(self.parameters["priors"]),
-            find_device(self.parameters["device"]),
-            self.parameters["dtype"],
-        )
-        self._graphs.clear()
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Return the JSON-safe parameters."""
@@ -217,9 +217,8 @@ class CGCalculator(Calculator):
                     cell=torch.as_tensor(cell[None], dtype=dtype, device=device),
                     edge_images=images.to(device, dtype),
                 )
-        if not periodic:
-            # Far from the origin single precision would be lost on the distance travelled.
-            absolute = absolute - absolute.mean(0)
+        # Far from the origin single precision would be lost on the distance travelled.
+        absolute = absolute - absolute.mean(0)
         return graph._replace(positions=torch.as_tensor(absolute, dtype=dtype, device=device)), topology
 
     def _types(self, beads: Atoms) -> NDArray[np.int64]:
@@ -266,9 +265,21 @@ class CGCalculator(Calculator):
             return
         momenta = beads.get_momenta()
         kinetic = 0.5 * float((momenta**2 / beads.get_masses()[:, None]).sum())
-        message = self._watch.observe(kinetic, 3 * len(beads))
+        freedom = beads.get_number_of_degrees_of_freedom()
+        if np.allclose(momenta.sum(0), 0.0, atol=1e-8 * (np.abs(momenta).max() + 1e-300)):
+            freedom -= 3  # the centre of mass is held
+        message = self._watch.observe(kinetic, max(freedom, 1))
         if message:
             warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _prepared(source: "CGModel", parameters: dict[str, Any]) -> "CGModel":
+    from ase_cg.devices import find_device
+    from ase_cg.models.model import prepared_copy
+
+    return prepared_copy(
+        source.with_priors(parameters["priors"]), find_device(parameters["device"]), parameters["dtype"]
+    )
 
 
 def _read_given_topology(

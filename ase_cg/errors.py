@@ -1,8 +1,18 @@
 """The errors a user can meet; the command line turns them into one sentence and an exit status."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, and what to do (exit status 2)."""
+
+
+def hint(given: object, known: Iterable[str]) -> str:
+    """Return what a wrong name should have been: the nearest known one, or all of them."""
+    names = list(known)
+    nearest = difflib.get_close_matches(str(given), names, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names)}"
 
 
 def reason(error: BaseException) -> str:

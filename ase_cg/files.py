@@ -1,10 +1,12 @@
 """Writing files so that nothing half-written is left behind and nothing is overwritten silently."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ase_cg.errors import InputError
 
@@ -45,9 +47,34 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise :class:`InputError` if `path` exists and may not be overwritten."""
+    """Raise :class:`InputError` if `path` is a folder, or exists and may not be overwritten."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; choose another name, or allow it with --overwrite (overwrite=True)")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read one of our own JSON records.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete its folder, or discard it with --overwrite") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is damaged; delete its folder, or discard it with --overwrite")
+    return data
+
+
+def write_record(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON record, whole, over an older one."""
+    with written_whole(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def file_hash(path: Path) -> str:

@@ -27,6 +27,11 @@ BEAD_NAME = ArrayKey("bead_name", "(N,)", "name of the bead type")
 RESIDUE_NUMBERS = ArrayKey("residuenumbers", "(N,)", "as in the PDB")
 CHAINS = ArrayKey("chain", "(N,)", "index")
 
+MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
+
+# Names of molecules and recipes become names of HDF5 groups and of folders.
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+
 DATASET_FORMAT = "ase-cg dataset"
 DATASET_VERSION = 1
 MODEL_FORMAT = "ase-cg model"

@@ -1,16 +1,18 @@
 """The whole line of a recipe: map, train, simulate, analyze; resumable."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ase_cg.analysis.compare import Comparison, analyze
 from ase_cg.data.dataset import Dataset
-from ase_cg.data.map import map_trajectory
+from ase_cg.data.map import map_trajectory, mapping_record
+from ase_cg.devices import find_device
 from ase_cg.dynamics.simulate import simulate
+from ase_cg.dynamics.trajectory import bead_labels
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, file_hash, written_whole
+from ase_cg.files import existing_file
+from ase_cg.models.backbones import backbone_arguments
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.trainer import train
 
@@ -45,9 +47,10 @@ def run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     place = Path("runs") / recipe.name if folder is None else Path(folder)
-    if recipe.analysis.reference is not None:
-        existing_file(recipe.analysis.reference, "reference")
+    _check_before_the_work(recipe)
     dataset = recipe.data.dataset or _map(recipe, place, overwrite=overwrite, quiet=quiet)
+    if recipe.analysis.reference is not None:
+        _check_same_beads(dataset, recipe.analysis.reference)
     common: dict[str, Any] = {"overwrite": overwrite, "quiet": quiet}
     model = train(recipe, place / "training", dataset=dataset, **common)
     start = recipe.simulation.start or dataset
@@ -66,27 +69,49 @@ def run(
     )
 
 
+def _check_before_the_work(recipe: Recipe) -> None:
+    """Find out now what would stop the run after an hour."""
+    for device in (recipe.training.device, recipe.simulation.device):
+        find_device(device)
+    backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
+    for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
+        if path is not None:
+            existing_file(path, what)
+
+
+def _check_same_beads(dataset: Path, reference: Path) -> None:
+    with Dataset.open(dataset) as data, Dataset.open(reference) as other:
+        mine, theirs = (bead_labels(opened.only_molecule().topology) for opened in (data, other))
+    if mine != theirs:
+        raise InputError(f"reference {reference} has the beads {', '.join(theirs)}, the data {', '.join(mine)}")
+
+
 def _map(recipe: Recipe, place: Path, *, overwrite: bool, quiet: bool) -> Path:
     """Map the recipe's trajectories, unless the same have been mapped before."""
     data = recipe.data
     if data.topology is None or data.temperature is None:
         raise InputError(f"recipe {recipe.name!r} needs data.topology and data.temperature to map trajectories")
-    inputs = [*data.trajectories, data.topology]
-    identity = {
-        "settings": data.model_dump(mode="json", exclude={"dataset", "trajectories", "topology"}),
-        "files": {path.name: file_hash(existing_file(path, "input")) for path in inputs},
-    }
-    dataset, record = place / "dataset.h5", place / "mapping.json"
+    for path in [*data.trajectories, data.topology]:
+        existing_file(path, "input")
+    dataset = place / "dataset.h5"
     if dataset.is_file() and not overwrite:
-        if not record.is_file() or json.loads(record.read_text()) != identity:
-            raise InputError(
-                f"{dataset} was mapped from other data or in another way; choose another --folder, or discard it with "
-                "--overwrite (overwrite=True)"
-            )
-        Dataset.open(dataset).close()
+        wanted = mapping_record(
+            data.trajectories,
+            data.topology,
+            data.resolution,
+            data.temperature,
+            data.force_map,
+            data.trajectory_length,
+            data.length_unit,
+            data.force_unit,
+        )
+        with Dataset.open(dataset) as found:
+            if found.only_molecule().mapping != wanted:
+                raise InputError(
+                    f"{dataset} was mapped from other data or in another way; choose another --folder, or discard it "
+                    "with --overwrite (overwrite=True)"
+                )
         return dataset
-    with written_whole(record, overwrite=True) as partial:
-        partial.write_text(json.dumps(identity, indent=2) + "\n")
     return map_trajectory(
         data.trajectories,
         dataset,

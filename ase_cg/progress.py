@@ -18,7 +18,7 @@ class Progress:
     title : str
         What is being done.
     total : int
-        Number of steps.
+        Number of steps; 0 where it is not known.
     quiet : bool
         Print nothing.
     """
@@ -37,7 +37,7 @@ class Progress:
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, note="")
+            self._task = self._bar.add_task(self.title, total=self.total or None, note="")
         self._started = self._last_line = time.monotonic()
         return self
 
@@ -58,8 +58,10 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._last_line > self.LOG_INTERVAL:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._started
-            left = elapsed / max(self.done, 1) * (self.total - self.done)
-            line = f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}"
+            line = f"{self.title}: {self.done} done {note}"
+            if self.total:
+                left = elapsed / max(self.done, 1) * (self.total - self.done)
+                line = f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 - the log line
 
 

@@ -2,13 +2,15 @@
 
 import numpy as np
 from ase.units import kB
+from numpy.typing import NDArray
 
 
 class TemperatureWatch:
     """Collects kinetic energies until the temperature is known well enough to judge, then says it once.
 
     A free-energy surface belongs to one temperature. The first half of what was seen is dropped as
-    equilibration; the rest is cut into blocks, whose spread gives the error of the mean.
+    equilibration; the error of the mean of the rest is found by reblocking, and nothing is said while it rests
+    on too few independent values.
 
     Parameters
     ----------
@@ -17,8 +19,8 @@ class TemperatureWatch:
     """
 
     FIRST_LOOK = 4000  # evaluations
-    LAST_LOOK = 64000
-    BLOCKS = 10
+    LAST_LOOK = 128_000
+    MIN_INDEPENDENT = 50
     MIN_DEVIATION = 0.05  # relative; a thermostat's discretisation error stays below it
     ERRORS = 5.0
 
@@ -34,10 +36,10 @@ class TemperatureWatch:
         if len(self._temperatures) < self._next_look:
             return None
         kept = np.array(self._temperatures[len(self._temperatures) // 2 :])
-        blocks = np.array([block.mean() for block in np.array_split(kept, self.BLOCKS)])
-        mean, error = blocks.mean(), blocks.std(ddof=1) / np.sqrt(self.BLOCKS)
+        mean, error = float(kept.mean()), reblocked_error(kept)
+        enough = kept.var() >= self.MIN_INDEPENDENT * error**2
         deviation = abs(mean - self.reference)
-        off = deviation > max(self.MIN_DEVIATION * self.reference, self.ERRORS * error)
+        off = enough and deviation > max(self.MIN_DEVIATION * self.reference, self.ERRORS * error)
         self._next_look *= 2
         if off or self._next_look > self.LAST_LOOK:
             self.decided = True
@@ -48,3 +50,19 @@ class TemperatureWatch:
             f"the beads are at {mean:.0f} ± {error:.0f} K, but the model is a free energy at {self.reference:g} K: "
             "its averages belong to that temperature only"
         )
+
+
+def reblocked_error(values: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of a correlated series, shape (n,).
+
+    Neighbours are averaged in pairs again and again; the naive error grows until blocks are longer than the
+    correlation, and the largest is taken while at least 16 blocks remain.
+    Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989).
+    """
+    errors = [0.0]
+    blocks = values
+    while len(blocks) >= 16:
+        errors.append(float(blocks.std(ddof=1) / np.sqrt(len(blocks))))
+        even = len(blocks) // 2 * 2
+        blocks = 0.5 * (blocks[:even:2] + blocks[1:even:2])
+    return max(errors)

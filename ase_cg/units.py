@@ -4,17 +4,17 @@ A unit is named by a string such as ``"nm"``, ``"kcal/mol"``, ``"kJ/mol/nm"``, `
 number and a unit, ``"2 fs"``. Nothing is guessed: an unknown name is an error that lists the known ones.
 """
 
-import difflib
+import math
 import re
 from typing import Literal
 
 from ase import units as ase_units
 
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint
 
 Dimension = Literal["length", "energy", "time", "rate", "force"]
 
-_LENGTHS = {"Å": 1.0, "A": 1.0, "angstrom": 1.0, "nm": 10.0, "nanometer": 10.0, "nanometers": 10.0}
+_LENGTHS = {"Å": 1.0, "A": 1.0, "angstrom": 1.0, "nm": 10.0, "nanometer": 10.0, "nanometers": 10.0, "angstroms": 1.0}
 _ENERGIES = {
     "eV": 1.0,
     "kJ/mol": ase_units.kJ / ase_units.mol,
@@ -66,9 +66,7 @@ def unit(name: str, dimension: Dimension) -> float:
     known = _KNOWN[dimension]
     if name in known:
         return known[name]
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known)}"
-    raise InputError(f"unknown {dimension} unit {name!r}{hint}")
+    raise InputError(f"unknown {dimension} unit {name!r}; {hint(name, known)}")
 
 
 def quantity(text: str, dimension: Dimension) -> float:
@@ -90,6 +88,31 @@ def quantity(text: str, dimension: Dimension) -> float:
     return number * unit(match[2], dimension)
 
 
+def whole_ratio(long: str, short: str, names: tuple[str, str]) -> int:
+    """Return how many times one time with its unit goes into another.
+
+    Parameters
+    ----------
+    long, short : str
+        Such as ``"20 ps"`` and ``"0.1 ps"``.
+    names : (str, str)
+        What the two are called in the message.
+
+    Raises
+    ------
+    InputError
+        If either is not positive and finite, or the ratio is no whole number.
+    """
+    sizes = quantity(long, "time"), quantity(short, "time")
+    for name, text, size in zip(names, (long, short), sizes, strict=True):
+        if not (size > 0 and math.isfinite(size)):
+            raise InputError(f"{name} must be a positive time, not {text!r}")
+    ratio = sizes[0] / sizes[1]
+    if not math.isfinite(ratio) or round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+        raise InputError(f"{names[0]} ({long}) is no whole multiple of {names[1]} ({short})")
+    return round(ratio)
+
+
 def thermal_energy(temperature: float) -> float:
     """Return kT in eV for a temperature in K.
 
@@ -98,6 +121,6 @@ def thermal_energy(temperature: float) -> float:
     InputError
         If the temperature is not positive.
     """
-    if not temperature > 0:
+    if not (temperature > 0 and math.isfinite(temperature)):
         raise InputError(f"the temperature must be positive and in K, not {temperature}")
     return float(ase_units.kB * temperature)

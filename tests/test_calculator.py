@@ -14,6 +14,7 @@ from ase.calculators.mixing import SumCalculator
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
+from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
@@ -21,11 +22,12 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from ase_cg import CGCalculator, CGModel, read_beads
 from ase_cg.beads.atoms import beads_to_atoms
 from ase_cg.errors import InputError, SimulationError
-from ase_cg.temperature_watch import TemperatureWatch
+from ase_cg.temperature_watch import TemperatureWatch, reblocked_error
 
 
 @pytest.fixture
@@ -279,6 +281,7 @@ def test_nan_and_exploding_positions_name_the_bead_and_keep_the_last_good_frame(
 
 def test_another_temperature_draws_one_warning(model, ala2, ala2_positions, monkeypatch):
     monkeypatch.setattr(TemperatureWatch, "FIRST_LOOK", 2000)
+    monkeypatch.setattr(TemperatureWatch, "MIN_INDEPENDENT", 30)
     atoms = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
     atoms.calc = CGCalculator(model)
     rng = np.random.default_rng(0)
@@ -291,17 +294,74 @@ def test_another_temperature_draws_one_warning(model, ala2, ala2_positions, monk
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize(("kelvin", "warned"), [(300, False), (350, True)])
-def test_temperature_watch_knows_its_error(kelvin, warned):
+@pytest.mark.parametrize("memory", [10, 200])  # steps
+@pytest.mark.parametrize(("kelvin", "warned"), [(300, False), (390, True)])
+def test_temperature_watch_knows_its_error(kelvin, warned, memory):
+    """30 degrees of freedom of Ornstein–Uhlenbeck velocities, whose squares forget in half the memory."""
     rng = np.random.default_rng(0)
-    watch = TemperatureWatch(300.0)
-    # 30 degrees of freedom, slowly varying: an Ornstein-Uhlenbeck sum of squares with a memory of 50 steps.
-    v, decay = rng.standard_normal(30), np.exp(-1 / 100)
-    messages = []
-    for _ in range(70_000):
-        v = decay * v + np.sqrt(1 - decay**2) * rng.standard_normal(30)
-        if watch.decided:
-            break
-        messages.append(watch.observe(0.5 * ase_units.kB * kelvin * float(v @ v), 30))
-    assert watch.decided
-    assert any(messages) == warned
+    alarms = 0
+    for _ in range(4):
+        watch = TemperatureWatch(300.0)
+        v, decay = rng.standard_normal(30), np.exp(-1 / memory)
+        noise = np.sqrt(1 - decay**2) * rng.standard_normal((130_000, 30))
+        for step in range(130_000):
+            v = decay * v + noise[step]
+            message = watch.observe(0.5 * ase_units.kB * kelvin * float(v @ v), 30)
+            alarms += message is not None
+            if watch.decided:
+                break
+    assert alarms == (4 if warned else 0)
+
+
+def test_reblocking_finds_the_error_of_a_correlated_series():
+    rng = np.random.default_rng(1)
+    decay = np.exp(-1 / 40)
+    means, errors = [], []
+    for _ in range(60):
+        noise = np.sqrt(1 - decay**2) * rng.standard_normal(8192)
+        x = lfilter([1.0], [1.0, -decay], noise)
+        means.append(x.mean())
+        errors.append(reblocked_error(x))
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.3)
+
+
+def test_fixed_beads_do_not_look_cold(atoms, model, monkeypatch):
+    monkeypatch.setattr(TemperatureWatch, "FIRST_LOOK", 2000)
+    monkeypatch.setattr(TemperatureWatch, "MIN_INDEPENDENT", 20)
+    atoms.calc = CGCalculator(model)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    rng = np.random.default_rng(0)
+    thermalize_momenta(atoms, 300, rng=rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ASE's own about constraints
+        warnings.filterwarnings("error", ".*free energy at.*")
+        dynamics = Langevin(atoms, ase_units.fs, temperature_K=300, friction=0.05 / ase_units.fs, fixcm=False, rng=rng)
+        dynamics.run(4500)
+    assert atoms.calc._watch._next_look > 2000
+
+
+def test_a_failed_set_changes_nothing(atoms, model_file, tmp_path):
+    calc = CGCalculator(model_file)
+    for wrong, message in (
+        ({"devcie": "cpu"}, "did you mean 'device'"),
+        ({"dtype": "float16"}, "float16"),
+        ({"priors": "none"}, "unknown priors"),
+        ({"model": str(tmp_path / "none.safetensors")}, "does not exist"),
+    ):
+        before = dict(calc.parameters)
+        with pytest.raises(InputError, match=message):
+            calc.set(**wrong)
+        assert dict(calc.parameters) == before
+    calc.set(dtype="float64")
+    atoms.calc = calc
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_periodic_beads_far_from_the_origin_keep_their_precision(model, ala2, ala2_positions):
+    atoms = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
+    atoms.set_cell([40.0] * 3)
+    atoms.pbc = True
+    atoms.calc = CGCalculator(model)
+    near = atoms.get_forces()
+    atoms.positions += 4000.0
+    assert atoms.get_forces() == pytest.approx(near, abs=2e-5)

@@ -8,6 +8,8 @@ import yaml
 
 from ase_cg import InputError, Recipe, run
 from ase_cg import pipeline as module
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.dataset import create_dataset
 
 from .conftest import ALA2_ATOMS, SMALL_SCHNET
 
@@ -98,3 +100,44 @@ def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
     with pytest.raises(InputError, match=r"reference .* does not exist"):
         run(broken, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_overwrite_does_not_pass_old_data_off_as_new(recipe, tmp_path):
+    folder = tmp_path / "run"
+    run(recipe, folder, quiet=True)
+    arrays = dict(np.load(tmp_path / "all.npz"))
+    good = arrays["positions"].copy()
+    arrays["positions"][3] = np.nan
+    np.savez(tmp_path / "all.npz", **arrays)
+    read = Recipe.read(recipe)
+    hotter = read.model_copy(update={"data": read.data.model_copy(update={"temperature": 310.0})})
+    with pytest.raises(InputError, match="no numbers"):
+        run(hotter, folder, overwrite=True, quiet=True)
+    arrays["positions"] = good
+    np.savez(tmp_path / "all.npz", **arrays)
+    with pytest.raises(InputError, match="mapped from other data or in another way"):
+        run(hotter, folder, quiet=True)
+
+
+def test_what_would_stop_the_run_later_is_said_before_the_work_begins(recipe, tmp_path, dataset_file, ala2_positions):
+    read = Recipe.read(recipe)
+    for section, change, message in (
+        ("simulation", {"device": "cuda:30"}, "GPUs here"),
+        ("backbone", {"name": "schnett"}, "did you mean 'schnet'"),
+        ("simulation", {"start": tmp_path / "none.pdb"}, "start .* does not exist"),
+    ):
+        part = getattr(read, section).model_copy(update=change)
+        with pytest.raises(InputError, match=message):
+            run(read.model_copy(update={section: part}), tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run").exists()
+    other = tmp_path / "other.h5"
+    single = BeadTopology(("ALA",), ("ALA",), (1,), (0,), (12.0,), ())
+    with (
+        create_dataset(other) as dataset,
+        dataset.molecule("m", single, temperature=300.0, resolution="calpha") as molecule,
+    ):
+        molecule.append(np.zeros((20, 1, 3)))
+    changed = read.model_copy(update={"analysis": read.analysis.model_copy(update={"reference": other})})
+    with pytest.raises(InputError, match=r"reference .* has the beads ALA1:CA"):
+        run(changed, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "training").exists()

@@ -1,6 +1,5 @@
 """Compare simulations with the all-atom reference."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.dynamics.trajectory import bead_labels, read_simulation
 from ase_cg.errors import InputError
-from ase_cg.files import file_hash, written_whole
+from ase_cg.files import file_hash, read_record, write_record, written_whole
 from ase_cg.progress import announced
 
 PathLike = str | os.PathLike[str]
@@ -143,13 +142,17 @@ def analyze(
         reference_frames = [molecule.coordinates(frames) for frames in molecule.trajectories()]
     if not topology.bonds and not ramachandran_beads(topology):
         raise InputError(f"{reference} has neither bonds nor φ/ψ beads: there is nothing to compare")
+    if sum(len(frames) for frames in reference_frames) < MIN_BLOCKS:
+        raise InputError(f"reference {reference} has fewer than {MIN_BLOCKS} frames: too few to compare with")
     simulated = {"model": _kept_frames(Path(simulation), topology, discard)}
     if prior_simulation is not None:
         simulated["prior"] = _kept_frames(Path(prior_simulation), topology, discard)
+        if not read_record(Path(prior_simulation) / "simulation.json").get("prior_only", True):
+            raise InputError(f"{prior_simulation} was simulated with the network; give one of `simulate --prior-only`")
     sources = {"reference": {"file": Path(reference).name, "sha256": file_hash(Path(reference))}}
     for name, path in (("model", simulation), ("prior", prior_simulation)):
         if path is not None:
-            sources[name] = json.loads((Path(path) / "simulation.json").read_text())
+            sources[name] = read_record(Path(path) / "simulation.json")
     with announced("Comparing with the reference", quiet=quiet):
         edges = _bond_edges([*reference_frames, *[x for frames in simulated.values() for x in frames]], topology)
         target = ensemble(_blocks(reference_frames), topology, bins, edges)
@@ -283,5 +286,4 @@ def _write(comparison: Comparison, folder: Path) -> None:
         saved(plot_bonds(comparison), folder / "bonds.png")
     with written_whole(folder / "table.md", overwrite=True) as partial:
         partial.write_text(markdown_table(comparison) + "\n", encoding="utf-8")
-    with written_whole(folder / "metrics.json", overwrite=True) as partial:
-        partial.write_text(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_record(folder / "metrics.json", comparison.to_dict())

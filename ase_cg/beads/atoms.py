@@ -143,6 +143,8 @@ def read_beads(
     """
     if not isinstance(resolution, str) and not isinstance(resolution, Sequence):
         model = resolution
+        if not hasattr(model, "card"):
+            raise InputError(f"a resolution is a name, a list of atoms or a CGModel, not {model!r}")
         resolution, vocabulary = model.card.resolution, model.vocabulary
     structure = read_structure(path)
     mapped = bead_map(structure.topology, resolution)

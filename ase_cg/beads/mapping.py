@@ -120,6 +120,8 @@ def _calpha_atoms(topology: Any) -> list[Any]:
 
 def _named_atom(topology: Any, name: str) -> Any:
     """Return the one atom that ``RES:ATOM`` or ``RES<number>:ATOM`` names."""
+    if not isinstance(name, str):
+        raise InputError(f"{name!r} does not name an atom; write RES:ATOM, such as ALA:CA")
     residue_part, colon, atom_name = name.partition(":")
     if not colon or not residue_part or not atom_name:
         raise InputError(f"{name!r} does not name an atom; write RES:ATOM, such as ALA:CA")
@@ -150,6 +152,29 @@ def _bead_topology(topology: Any, atoms: list[Any], names: list[str]) -> BeadTop
     )
 
 
+def _missing_backbone_bonds(topology: Any) -> list[tuple[Any, Any]]:
+    """Return the backbone bonds of known residues for which the structure's reader had no template (NLE, ASH, …).
+
+    Their N–CA and CA–C, and the peptide bonds with neighbours of the same chain whose number is the next.
+    """
+    bonded = {frozenset((first.index, second.index)) for first, second in topology.bonds}
+    wanted: list[tuple[Any, Any]] = []
+    for chain in topology.chains:
+        last: Any = None
+        last_number = 0
+        for residue in chain.residues:
+            backbone = {atom.name: atom for atom in residue.atoms if atom.name in {"N", "CA", "C"}}
+            if residue.name not in RESIDUES or len(backbone) < 3:
+                last = backbone.get("C") if residue.name in CAPS else None
+            else:
+                wanted += [(backbone["N"], backbone["CA"]), (backbone["CA"], backbone["C"])]
+                if last is not None and residue.resSeq == last_number + 1:
+                    wanted.append((last, backbone["N"]))
+                last = backbone["C"]
+            last_number = residue.resSeq
+    return [pair for pair in wanted if frozenset((pair[0].index, pair[1].index)) not in bonded]
+
+
 def _contracted_bonds(topology: Any, atoms: list[Any]) -> tuple[tuple[int, int], ...]:
     """Bonds between beads: atoms bonded directly, or through at most two backbone atoms that are no beads.
 
@@ -157,7 +182,7 @@ def _contracted_bonds(topology: Any, atoms: list[Any]) -> tuple[tuple[int, int],
     """
     bead_of = {atom.index: bead for bead, atom in enumerate(atoms)}
     neighbors: dict[int, list[Any]] = {atom.index: [] for atom in topology.atoms}
-    for first, second in topology.bonds:
+    for first, second in [*topology.bonds, *_missing_backbone_bonds(topology)]:
         neighbors[first.index].append(second)
         neighbors[second.index].append(first)
     bonds: set[tuple[int, int]] = set()

@@ -55,6 +55,8 @@ def main() -> None:
         _end(error, 2)
     except SimulationError as error:
         _end(error, 1)
+    except OSError as error:  # no room, no permission, a file where a folder should be: the system's own words
+        _end(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
     except SystemExit as ended:
         if ended.code == STOPPED:  # typer turns Ctrl-C into it without a word
             _end("stopped; give the same command to go on", STOPPED)

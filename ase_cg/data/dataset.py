@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,16 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, file_hash, written_whole
-from ase_cg.keys import COORDINATES, DATASET_FORMAT, DATASET_VERSION, FORCES, TRAJECTORY_LENGTHS, WEIGHTS
+from ase_cg.keys import (
+    COORDINATES,
+    DATASET_FORMAT,
+    DATASET_VERSION,
+    FORCES,
+    NAME_PATTERN,
+    TRAJECTORY_LENGTHS,
+    WEIGHTS,
+)
+from ase_cg.units import thermal_energy
 
 Floats = NDArray[np.float32]
 
@@ -34,6 +44,8 @@ class Molecule:
         Frames of each trajectory; the frames lie one after the other.
     resolution : str or tuple of str
     force_map : str or None
+    mapping : dict
+        What it was mapped from, and how.
     """
 
     def __init__(self, group: h5py.Group, where: str) -> None:
@@ -44,7 +56,7 @@ class Molecule:
             self.temperature = float(group.attrs["temperature"])
             self.resolution = _resolution(json.loads(group.attrs["resolution"]))
             self.force_map: str | None = group.attrs.get("force_map")
-            self.sources: list[dict[str, Any]] = json.loads(group.attrs["sources"])
+            self.mapping: dict[str, Any] = json.loads(group.attrs["mapping"])
             self.trajectory_lengths = tuple(int(n) for n in group[TRAJECTORY_LENGTHS.name])
             shape = group[COORDINATES.name].shape
         except KeyError as error:
@@ -189,7 +201,7 @@ class Dataset:
                     "resolution": molecule.resolution,
                     "bead_names": sorted(set(molecule.topology.names)),
                     "bonds": len(molecule.topology.bonds),
-                    "sources": molecule.sources,
+                    "mapping": molecule.mapping,
                 }
                 for name, molecule in self.molecules.items()
             },
@@ -273,22 +285,23 @@ class DatasetWriter:
         temperature: float,
         resolution: str | tuple[str, ...],
         force_map: str | None = None,
-        sources: list[dict[str, Any]] | None = None,
+        mapping: dict[str, Any] | None = None,
     ) -> Iterator[MoleculeWriter]:
-        """Add a molecule; with a `force_map` every frame needs forces.
+        """Add a molecule; with a `force_map` every frame needs forces, and `mapping` says what it was made from.
 
         Raises
         ------
         InputError
-            If the temperature is not positive or nothing is appended.
+            If the temperature is not positive, the name cannot be one, or nothing is appended.
         """
-        if not temperature > 0:
-            raise InputError(f"the temperature must be positive and in K, not {temperature}")
+        thermal_energy(temperature)
+        if not re.match(NAME_PATTERN, name):
+            raise InputError(f"{name!r} cannot be a molecule's name: use letters, digits, _ . and -")
         group = self._file["molecules"].create_group(name)
         group.attrs["topology"] = json.dumps(topology.to_dict())
         group.attrs["temperature"] = float(temperature)
         group.attrs["resolution"] = json.dumps(resolution)
-        group.attrs["sources"] = json.dumps(sources or [])
+        group.attrs["mapping"] = json.dumps(mapping or {})
         if force_map is not None:
             group.attrs["force_map"] = force_map
         writer = MoleculeWriter(group, topology, with_forces=force_map is not None)

@@ -51,12 +51,22 @@ class Source:
             If the file is missing or truncated, a unit is not declared, or shapes do not fit.
         """
         existing_file(self.path, "trajectory")
-        if self.path.suffix == ".npz":
-            yield from self._npz()
-        elif self.path.suffix in {".h5", ".hdf5"}:
-            yield from self._hdf5()
-        else:
-            yield from self._mdtraj()
+        readers = {".npz": self._npz, ".h5": self._hdf5, ".hdf5": self._hdf5}
+        frame = 0
+        for positions, forces in readers.get(self.path.suffix, self._mdtraj)():
+            for name, array in (("positions", positions), ("forces", forces)):
+                if array is not None and not np.isfinite(array).all():
+                    bad = frame + int(np.flatnonzero(~np.isfinite(array).all((1, 2)))[0])
+                    raise InputError(
+                        f"{self.path}: {name} of frame {bad} (counted from 0) hold values that are no numbers"
+                    )
+            frame += len(positions)
+            yield positions, forces
+
+    def _in_nm(self) -> None:
+        """Refuse a unit that contradicts the file's own."""
+        if self.length_unit is not None and unit(self.length_unit, "length") != NM:
+            raise InputError(f"{self.path} is read in nm by definition; leave --length-unit out")
 
     def _scale(self, name: str | None, what: str, dimension: Any) -> float:
         if name is None:
@@ -66,6 +76,9 @@ class Source:
 
     def _check(self, positions: Any, forces: Any) -> None:
         n = self.topology.n_atoms
+        for name, array in (("positions", positions), ("forces", forces)):
+            if array is not None and array.dtype.kind not in "fiu":
+                raise InputError(f"{self.path} holds {name} that are no real numbers, but {array.dtype}")
         if positions.ndim != 3 or positions.shape[1:] != (n, 3):
             raise InputError(
                 f"{self.path} holds positions of shape {positions.shape}, but the topology has {n} atoms; "
@@ -115,17 +128,18 @@ class Source:
             self._check(positions, forces)
             if "topology" in file:
                 self._check_atoms(_hdf5_topology(self.path))
-            declared = None if forces is None else forces.attrs.get("units", self.force_unit)
-            declared = declared.decode() if isinstance(declared, bytes) else declared
+            length = unit(_declared(positions, "nm") or "nm", "length")
+            declared = None if forces is None else _declared(forces, self.force_unit)
             force = None if forces is None else self._scale(declared, "forces", "force")
             try:
-                yield from _slices(positions, forces, NM, force)
+                yield from _slices(positions, forces, length, force)
             except OSError as error:
                 raise InputError(f"{self.path} is truncated or damaged: {reason(error)}") from error
 
     def _mdtraj(self) -> Iterator[Chunk]:
         import mdtraj
 
+        self._in_nm()
         structure_formats = {".pdb", ".gro", ".cif", ".pdbx", ".gsd", ".lh5", ".h5"}
         options = {} if self.path.suffix in structure_formats else {"top": self.topology}
         iterator = mdtraj.iterload(str(self.path), chunk=CHUNK_FRAMES, **options)
@@ -146,6 +160,12 @@ class Source:
                 self._check_atoms(chunk.topology)
             frames += chunk.n_frames
             yield chunk.xyz.astype(float) * NM, None
+
+
+def _declared(array: Any, otherwise: str | None) -> str | None:
+    """Return the unit that an HDF5 array says it has."""
+    units = array.attrs.get("units", otherwise)
+    return units.decode() if isinstance(units, bytes) else None if units is None else str(units)
 
 
 def _hdf5_topology(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,9 @@ def map_trajectory(
             temperature=temperature,
             resolution=mapped.resolution,
             force_map=force_map if has_forces else None,
-            sources=[{"file": path.name, "sha256": file_hash(path)} for path in paths],
+            mapping=mapping_record(
+                paths, topology, mapped.resolution, temperature, force_map, trajectory_length, length_unit, force_unit
+            ),
         ) as molecule,
         Progress("Mapping frames", total, quiet=quiet) as progress,
     ):
@@ -109,6 +112,29 @@ def map_trajectory(
                 done += len(beads)
                 progress.advance(len(beads))
     return Path(output)
+
+
+def mapping_record(
+    trajectories: Sequence[Path],
+    topology: PathLike,
+    resolution: Resolution,
+    temperature: float,
+    force_map: str,
+    trajectory_length: int | None,
+    length_unit: str | None,
+    force_unit: str | None,
+) -> dict[str, Any]:
+    """Return everything that decides a mapped dataset, JSON-safe; files by name and content."""
+    return {
+        "trajectories": [{"file": path.name, "sha256": file_hash(path)} for path in trajectories],
+        "topology": {"file": Path(topology).name, "sha256": file_hash(Path(topology))},
+        "resolution": resolution if isinstance(resolution, str) else list(resolution),
+        "temperature": float(temperature),
+        "force_map": force_map,
+        "trajectory_length": trajectory_length,
+        "length_unit": length_unit,
+        "force_unit": force_unit,
+    }
 
 
 def _first_has_forces(source: Source) -> bool:

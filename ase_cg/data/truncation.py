@@ -7,6 +7,7 @@ from typing import BinaryIO
 from ase_cg.errors import InputError
 
 XTC_MAGICS = (1995, 2023)  # 2023: files with 64-bit sizes, of systems with very many atoms
+TRR_MAGIC = 1993
 XTC_HEADER = 4 * (4 + 9)  # magic, atoms, step, time, box
 XTC_UNCOMPRESSED_ATOMS = 9
 
@@ -14,7 +15,7 @@ XTC_UNCOMPRESSED_ATOMS = 9
 def check_complete(path: Path, frames_read: int) -> None:
     """Raise :class:`InputError` if a file ends in the middle.
 
-    XTC frames are walked from header to header; a DCD header says how many frames there are. Other formats say
+    XTC and TRR frames are walked from header to header; a DCD header says how many frames there are. Other formats say
     themselves, when they are read, that they are damaged.
 
     Parameters
@@ -26,6 +27,11 @@ def check_complete(path: Path, frames_read: int) -> None:
     if path.suffix == ".xtc":
         with path.open("rb") as file:
             complete, rest = _walk_xtc(file, path.stat().st_size)
+        if rest or complete != frames_read:
+            raise InputError(f"{path} is truncated or damaged after frame {complete}")
+    elif path.suffix == ".trr":
+        with path.open("rb") as file:
+            complete, rest = _walk_trr(file, path.stat().st_size)
         if rest or complete != frames_read:
             raise InputError(f"{path} is truncated or damaged after frame {complete}")
     elif path.suffix == ".dcd":
@@ -58,6 +64,29 @@ def _walk_xtc(file: BinaryIO, size: int) -> tuple[int, bool]:
                 return frames, True
             n_bytes = struct.unpack(">q" if wide else ">i", counts[32:])[0]
             end = file.tell() + (n_bytes + 3) // 4 * 4
+        if end > size:
+            return frames, True
+        frames += 1
+    return frames, False
+
+
+def _walk_trr(file: BinaryIO, size: int) -> tuple[int, bool]:
+    """Return the number of complete frames, and whether something incomplete follows them."""
+    frames = end = 0
+    while end < size:
+        file.seek(end)
+        start = file.read(12)
+        if len(start) < 12 or struct.unpack(">i", start[:4])[0] != TRR_MAGIC:
+            return frames, True
+        file.seek((struct.unpack(">i", start[8:12])[0] + 3) // 4 * 4, 1)  # the name of the format
+        header = file.read(13 * 4)
+        if len(header) < 13 * 4:
+            return frames, True
+        *sizes, atoms, _, _ = struct.unpack(">13i", header)
+        box, x, v, f = sizes[2], *sizes[7:10]
+        # Nine numbers in the box, three an atom: their size tells single from double precision.
+        double = box == 9 * 8 or max(x, v, f) == atoms * 3 * 8
+        end = file.tell() + 2 * (8 if double else 4) + sum(sizes)
         if end > size:
             return frames, True
         frames += 1

@@ -63,7 +63,7 @@ class ASESimulation:
         start = np.asarray(positions, dtype=float)
         if start.size != 3 * self.topology.n_beads:
             raise InputError(f"starting positions of shape {start.shape} do not fit {self.topology.n_beads} beads")
-        check_finite(start.reshape(1, -1, 3), self.topology.names, 0, start, 0)
+        check_finite(start.reshape(1, -1, 3), np.zeros((1, 1, 3)), self.topology.names, 0, start, 0)
         self.atoms = beads_to_atoms(self.topology, start.reshape(-1, 3), model.vocabulary)
         self.atoms.calc = CGCalculator(model, topology=self.topology, device=device, dtype=dtype)  # type: ignore[arg-type]
         self._rng = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.errors import SimulationError
+from ase_cg.keys import MAX_FORCE
 
 
 class Engine(Protocol):
@@ -30,15 +31,23 @@ class Engine(Protocol):
 
 
 def check_finite(
-    positions: NDArray[np.float64], names: tuple[str, ...], step: int, last_good: NDArray[np.float64], last_step: int
+    positions: NDArray[np.float64],
+    forces: NDArray[np.float64],
+    names: tuple[str, ...],
+    step: int,
+    last_good: NDArray[np.float64],
+    last_step: int,
 ) -> None:
-    """Raise :class:`SimulationError` if a position (R, N, 3) is not finite, naming replica, bead and step."""
-    bad = np.argwhere(~np.isfinite(positions).all(-1))
+    """Raise :class:`SimulationError` if a position or a force (R, N, 3) is not finite, or a force is beyond sense.
+
+    It names replica, bead and step, and carries the last good frame.
+    """
+    bad = np.argwhere(~np.isfinite(positions).all(-1) | ~(np.abs(forces) <= MAX_FORCE).all(-1))
     if len(bad):
         replica, bead = (int(i) for i in bad[0])
         raise SimulationError(
             f"the simulation left the model's range: replica {replica}, bead {bead} ({names[bead]}) has no finite "
-            f"position at step {step}; the last good frame is step {last_step}. A smaller time step or more data "
-            "may help",
+            f"position, or a force beyond {MAX_FORCE:g} eV/Å, at step {step}; the last good frame is step {last_step}; "
+            "a smaller time step or more data may help",
             last_good,
         )

@@ -1,6 +1,7 @@
 """Many replicas of a molecule at once, as [replica, bead] tensors in one batch."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
 from ase_cg.dynamics.engine import check_finite
 from ase_cg.dynamics.integrators import BAOAB, LangevinState
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, SimulationError
 from ase_cg.models.base import energy_and_forces
 from ase_cg.models.model import CGModel, prepared_copy
 from ase_cg.units import thermal_energy
+
+NOISE_STEPS = 200  # random numbers are drawn for so many steps at once
 
 
 class ReplicaSimulation:
@@ -72,7 +75,7 @@ class ReplicaSimulation:
             raise InputError(
                 f"starting positions of shape {start.shape} do not fit (replicas, {self.topology.n_beads}, 3)"
             )
-        if not time_step > 0:
+        if not 0 < time_step < math.inf:
             raise InputError(f"the time step must be positive, not {time_step}")
         self.n_replicas = len(start)
         self.steps_done = 0
@@ -81,8 +84,10 @@ class ReplicaSimulation:
         self._graph = self._model.graph(self.topology, self.n_replicas)
         temperatures = self._per_replica(model.card.temperature if temperature is None else temperature, "temperature")
         frictions = self._per_replica(friction, "friction")
-        if (frictions < 0).any():
-            raise InputError("the friction must not be negative")
+        if not ((frictions >= 0) & np.isfinite(frictions)).all():
+            raise InputError("the friction must be finite and not negative")
+        if seed < 0:
+            raise InputError(f"the seed must not be negative, not {seed}")
         masses = self._tensor(np.array(self.topology.masses)[:, None])
         kT = self._tensor([thermal_energy(float(t)) for t in temperatures])[:, None, None]
         self._integrator = BAOAB(time_step, masses, kT, self._tensor(frictions)[:, None, None])
@@ -92,7 +97,7 @@ class ReplicaSimulation:
         ]
         velocities = self._noise(1)[0] * torch.sqrt(kT / masses)
         x = self._tensor(start)
-        check_finite(start, self.topology.names, 0, start, 0)
+        check_finite(start, np.zeros_like(start), self.topology.names, 0, start, 0)
         self._state = LangevinState(x, velocities, self._forces(x))
 
     def _tensor(self, values: ArrayLike) -> Tensor:
@@ -150,14 +155,18 @@ class ReplicaSimulation:
         SimulationError
             If a position is not finite afterwards; the replicas then stand where they did before the call.
         """
-        before = (self._state.positions, self._state.velocities, self._state.forces)
-        for noise in self._noise(n_steps):
-            self._integrator.step(self._state, noise, self._forces)
-        now, last_good = self.positions, before[0].cpu().numpy()
+        if n_steps < 0:
+            raise InputError(f"a simulation cannot go back {-n_steps} steps")
+        before, last_good = self._state, self.positions
+        self._state = LangevinState(before.positions, before.velocities, before.forces)
+        for start in range(0, n_steps, NOISE_STEPS):
+            for noise in self._noise(min(NOISE_STEPS, n_steps - start)):
+                self._integrator.step(self._state, noise, self._forces)
         try:
-            check_finite(now, self.topology.names, self.steps_done + n_steps, last_good, self.steps_done)
-        except Exception:
-            self._state = LangevinState(*before)
+            step = self.steps_done + n_steps
+            check_finite(self.positions, self.forces, self.topology.names, step, last_good, self.steps_done)
+        except SimulationError:
+            self._state = before
             raise
         self.steps_done += n_steps
 

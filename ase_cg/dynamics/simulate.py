@@ -1,7 +1,8 @@
 """Run a model: one molecule through ASE, or many replicas at once, resumable."""
 
-import json
+import math
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from ase_cg.dynamics.engine import Engine
 from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.dynamics.trajectory import PICOSECOND, SegmentStore, replica_paths, write_trajectory
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, file_hash, written_whole
+from ase_cg.files import existing_file, file_hash, read_record, write_record
 from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
 from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
-from ase_cg.units import quantity, thermal_energy
+from ase_cg.units import quantity, thermal_energy, whole_ratio
 
 PathLike = str | os.PathLike[str]
+TEMPERATURE_TOLERANCE = 1.0  # K
 SEGMENTS = 50  # a killed run repeats at most a fiftieth of it
 
 
@@ -47,24 +49,21 @@ class SimulationSettings:
 
     def __post_init__(self) -> None:
         thermal_energy(self.temperature)
-        _ = self.n_frames, self.steps_per_frame, quantity(self.friction, "rate")
+        _ = self.n_frames, self.steps_per_frame
+        if not 0 <= quantity(self.friction, "rate") < math.inf:
+            raise InputError(f"the friction must be positive and finite, not {self.friction!r}")
+        if self.seed < 0:
+            raise InputError(f"the seed must not be negative, not {self.seed}")
 
     @property
     def steps_per_frame(self) -> int:
         """Time steps between frames."""
-        return _whole(self.report_interval, self.time_step, "report_interval", "time_step")
+        return whole_ratio(self.report_interval, self.time_step, ("report_interval", "time_step"))
 
     @property
     def n_frames(self) -> int:
         """Frames in all."""
-        return _whole(self.duration, self.report_interval, "duration", "report_interval")
-
-
-def _whole(long: str, short: str, long_name: str, short_name: str) -> int:
-    ratio = quantity(long, "time") / quantity(short, "time")
-    if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
-        raise InputError(f"{long_name} ({long}) is no whole multiple of {short_name} ({short})")
-    return round(ratio)
+        return whole_ratio(self.duration, self.report_interval, ("duration", "report_interval"))
 
 
 def simulate(
@@ -143,6 +142,13 @@ def simulate(
         device=device,
         dtype=dtype,
     )
+    if abs(kelvin - loaded.card.temperature) > TEMPERATURE_TOLERANCE:
+        warnings.warn(
+            f"simulating at {kelvin:g} K a model that is a free energy at {loaded.card.temperature:g} K: its averages "
+            "belong to that temperature only",
+            UserWarning,
+            stacklevel=2,
+        )
     topology, positions = starting_positions(loaded, Path(start), replicas, seed)
     options: dict[str, Any] = {
         "topology": topology,
@@ -174,7 +180,7 @@ def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bo
     """Make the folder ready, or return True if the simulation is already finished there."""
     record = folder / "simulation.json"
     if record.is_file() and not overwrite:
-        found = json.loads(record.read_text())
+        found = read_record(record)
         different = [key for key, value in asdict(settings).items() if found.get(key) != value]
         if different:
             raise InputError(
@@ -188,8 +194,7 @@ def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bo
         SegmentStore(folder).remove()
         for path in replica_paths(folder):
             path.unlink()
-    with written_whole(record, overwrite=True) as partial:
-        partial.write_text(json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n")
+    write_record(record, asdict(settings))
     return False
 
 

@@ -1,6 +1,5 @@
 """What a simulation writes: segments with checkpoints while it runs, MDTraj's HDF5 when it is done."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
-from ase_cg.files import written_whole
+from ase_cg.files import read_record, written_whole
 from ase_cg.units import FEMTOSECOND
 
 PICOSECOND = 1e3 * FEMTOSECOND
@@ -59,13 +58,20 @@ class SegmentStore:
 
     def frames(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Return all frames (F, R, N, 3) in Å and their times (F,) in ps."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        parts = [load_file(self._segment(i)) for i in range(self.count())]
+        try:
+            parts = [load_file(self._segment(i)) for i in range(self.count())]
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"a segment in {self.folder} is missing or damaged ({reason(error)}); start again with --overwrite"
+            ) from error
         return np.concatenate([part["frames"] for part in parts]), np.concatenate([part["times"] for part in parts])
 
     def remove(self) -> None:
-        """Delete all segments and the checkpoint."""
+        """Delete all segments; first the checkpoint, so that a kill in between leaves nothing that is counted."""
+        self._checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -84,7 +90,9 @@ class SegmentStore:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             return int(metadata["segments"]), arrays, metadata["state"]
         except (SafetensorError, OSError, KeyError, TypeError) as error:
-            raise InputError(f"the checkpoint {self._checkpoint} is damaged: {reason(error)}; start again") from error
+            raise InputError(
+                f"the checkpoint {self._checkpoint} is damaged: {reason(error)}; start again with --overwrite"
+            ) from error
 
 
 def write_trajectory(
@@ -123,7 +131,7 @@ def read_simulation(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     record = folder / "simulation.json"
     if not record.is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
-    settings = json.loads(record.read_text())
+    settings = read_record(record)
     paths = replica_paths(folder)
     if len(paths) != settings["replicas"]:
         raise InputError(f"the simulation in {folder} is not finished; continue it with the same `ase-cg simulate`")
@@ -134,7 +142,9 @@ def read_simulation(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
             loaded = mdtraj.load(str(path))
         except Exception as error:
             # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
-            raise InputError(f"{path} is truncated or damaged: {reason(error)}") from error
+            raise InputError(
+                f"{path} is truncated or damaged ({reason(error)}); simulate again with --overwrite"
+            ) from error
         replicas.append(loaded.xyz * ANGSTROM_PER_NM)
         topology = loaded.topology
     return np.stack(replicas), settings | {"beads": _labels(topology)}

@@ -1,8 +1,6 @@
 """Labels by name: what a model is fitted to."""
 
-import difflib
-
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint
 from ase_cg.labels.atomistic import AtomisticForces
 from ase_cg.labels.base import LabelSource
 from ase_cg.labels.forces_and_noise import ForcesAndNoise
@@ -20,7 +18,5 @@ def label_source(name: str) -> type[LabelSource]:
         If the name is not known.
     """
     if name not in LABELS:
-        nearest = difflib.get_close_matches(name, LABELS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(LABELS)}"
-        raise InputError(f"unknown labels {name!r}; {hint}")
+        raise InputError(f"unknown labels {name!r}; {hint(name, LABELS)}")
     return LABELS[name]

@@ -76,14 +76,16 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
         raise InputError(f"{found} is a safetensors file but no ase-cg model; make one with `ase-cg train`")
     try:
         data = json.loads(metadata)
-        if data["format"] != MODEL_FORMAT:
-            raise InputError(f"{found} is no ase-cg model")
-        if data["version"] != MODEL_VERSION:
-            raise InputError(
-                f"{found} is an ase-cg model of version {data['version']}, this program reads version {MODEL_VERSION}"
-            )
+        version = data["version"] if data["format"] == MODEL_FORMAT else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{found} is damaged: {reason(error)}") from error
+    if version != MODEL_VERSION:
+        raise InputError(f"{found} is an ase-cg model of version {version}, this program reads version {MODEL_VERSION}")
+    try:
         return _build(data, tensors)
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
 
 

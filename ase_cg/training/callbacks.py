@@ -1,6 +1,10 @@
 """Callbacks of the trainer."""
 
+from pathlib import Path
+from typing import Any
+
 import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ase_cg.progress import Progress
 
@@ -24,3 +28,23 @@ class EpochProgress(lightning.Callback):
             if name in metrics
         ]
         self._progress.advance(note="loss " + ", ".join(shown) + " (kcal/mol/Å)²")
+
+
+class RelocatableCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint whose folder may be moved between a stop and a resume.
+
+    Lightning keeps absolute paths, and forgets the best score where they have changed.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state, with its paths where the folder is now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = dict(state_dict)
+        moved["dirpath"] = str(self.dirpath)
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[key] = here(moved.get(key, ""))
+        moved["best_k_models"] = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict(moved)

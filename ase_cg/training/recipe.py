@@ -1,6 +1,5 @@
 """Recipes: YAML files, validated, that say everything about a model from its data to its analysis."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,15 +7,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint
 from ase_cg.files import existing_file
-from ase_cg.units import quantity
+from ase_cg.keys import NAME_PATTERN
+from ase_cg.units import quantity, whole_ratio
 
 
 class Section(BaseModel):
     """Part of a recipe: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _time(text: Any) -> Any:
@@ -102,6 +102,12 @@ class SimulationSection(Section):
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 
+    @model_validator(mode="after")
+    def _whole_multiples(self) -> Self:
+        whole_ratio(self.duration, self.report_interval, ("duration", "report_interval"))
+        whole_ratio(self.report_interval, self.time_step, ("report_interval", "time_step"))
+        return self
+
 
 class AnalysisSection(Section):
     """What the model is compared with."""
@@ -117,7 +123,7 @@ class Recipe(Section):
     Read one with :meth:`read`; paths in it are relative to its file.
     """
 
-    name: str
+    name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
     noise_std: float | None = Field(default=None, gt=0)
@@ -196,17 +202,13 @@ def _first_problem(recipe: type[BaseModel], error: ValidationError) -> str:
     where = ".".join(place) or "the recipe"
     if problem["type"] == "extra_forbidden":
         known = _keys_beside(recipe, place)
-        nearest = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
-        return f"{where} is no key of a recipe; {hint}"
+        return f"{where} is no key of a recipe; {hint(place[-1], known)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
     given = problem.get("input")
     if problem["type"] == "literal_error":
         known = [part.strip("' ") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        nearest = difflib.get_close_matches(str(given), known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
-        return f"{where} cannot be {given!r}; {hint}"
+        return f"{where} cannot be {given!r}; {hint(given, known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(given, dict | BaseModel):
         return message if where == "the recipe" else f"{where} {message}"

@@ -1,8 +1,9 @@
 """Train a recipe: priors, labels, network, and the model file; resumable."""
 
-import json
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.graph import n_pairs
 from ase_cg.data.splits import Split, split_by_blocks
 from ase_cg.devices import find_device
-from ase_cg.errors import InputError
-from ase_cg.files import written_whole
+from ase_cg.errors import InputError, reason
+from ase_cg.files import read_record, write_record
 from ase_cg.labels import label_source
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
@@ -173,7 +174,7 @@ def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: 
         "recipe": recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"}),
     }
     if record.is_file() and not overwrite:
-        if json.loads(record.read_text()) != identity:
+        if read_record(record) != identity:
             raise InputError(
                 f"{folder} holds a training with another recipe or dataset; choose another folder, or discard it with "
                 "--overwrite (overwrite=True)"
@@ -184,8 +185,7 @@ def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: 
     (folder / MODEL_NAME).unlink(missing_ok=True)
     for checkpoint in (folder / "checkpoints").glob("*.ckpt"):
         checkpoint.unlink()
-    with written_whole(record, overwrite=True) as partial:
-        partial.write_text(json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+    write_record(record, identity)
     return False
 
 
@@ -194,10 +194,9 @@ def _fit(
 ) -> dict[str, float]:
     """Fit the backbone in place to its best epoch and return the metrics."""
     import lightning
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    from ase_cg.training.callbacks import EpochProgress
+    from ase_cg.training.callbacks import EpochProgress, RelocatableCheckpoint
     from ase_cg.training.frames import frame_loader
 
     settings = recipe.training
@@ -208,7 +207,7 @@ def _fit(
             data.coordinates[frames], forces, batch_size=settings.batch_size, shuffle=shuffle, seed=settings.seed
         )
 
-    checkpoints = ModelCheckpoint(
+    checkpoints = RelocatableCheckpoint(
         folder / "checkpoints", filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
     )
     with (
@@ -229,23 +228,56 @@ def _fit(
             num_sanity_val_steps=0,
         )
         last = folder / "checkpoints" / "last.ckpt"
-        trainer.fit(
-            objective,
-            loader(data.split.train, shuffle=True),
-            loader(data.split.validation, shuffle=False),
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
-        best = checkpoints.best_model_path
-        objective.load_state_dict(torch.load(best, weights_only=True, map_location="cpu")["state_dict"])
+        if last.is_file():
+            _read_checkpoint(last)
+        with _interruptible():
+            trainer.fit(
+                objective,
+                loader(data.split.train, shuffle=True),
+                loader(data.split.validation, shuffle=False),
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
+        if not checkpoints.best_model_path:
+            raise InputError("training diverged: no epoch had a finite validation loss; lower training.learning_rate")
+        objective.load_state_dict(_read_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
         tested = trainer.test(objective, loader(data.split.test, shuffle=False), verbose=False)[0]
-    score = checkpoints.best_model_score
-    return {
-        "validation_loss": float("nan") if score is None else float(score),
+    losses = {
+        "validation_loss": float("nan" if checkpoints.best_model_score is None else checkpoints.best_model_score),
         "test_loss": float(tested["test_loss"]),
+    }
+    if not np.isfinite(list(losses.values())).all():
+        raise InputError(f"training diverged: {losses}; lower training.learning_rate and train again with --overwrite")
+    return {
+        **losses,
         "train_frames": len(data.split.train),
         "epochs": settings.epochs,
     }
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        # A truncated archive raises whatever its reader meets first.
+        raise InputError(
+            f"checkpoint {path} is damaged ({reason(error)}); delete it, or discard the training with --overwrite"
+        ) from error
+    return found
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt: Lightning makes it an exit and then ignores the signal for good."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if in_main_thread and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

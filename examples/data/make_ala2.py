@@ -257,7 +257,13 @@ def _write_reference(path: Path, beads: np.ndarray) -> None:
     topology = read_topology(HERE / "ala2.pdb", names)
     with (
         create_dataset(path, overwrite=True) as dataset,
-        dataset.molecule("ala2", topology, temperature=TEMPERATURES[0], resolution=tuple(names)) as molecule,
+        dataset.molecule(
+            "ala2",
+            topology,
+            temperature=TEMPERATURES[0],
+            resolution=tuple(names),
+            mapping={"made_by": "examples/data/make_ala2.py"},
+        ) as molecule,
     ):
         for walker in np.split(beads, WALKERS):
             molecule.next_trajectory()

@@ -119,3 +119,21 @@ def test_impossible_topologies_are_refused():
         BeadTopology(("A", "A"), ("A", "A"), (1, 2), (0, 0), (1.0,), ())
     with pytest.raises(InputError, match="positive mass"):
         BeadTopology(("A",), ("A",), (1,), (0,), (0.0,), ())
+
+
+@pytest.mark.parametrize("name", ["NLE", "ASH", "GLH", "LYN", "MSE", "CYM"])
+def test_residues_without_a_template_keep_their_bonds(name, shared, tmp_path):
+    lines = (shared / "chignolin_ca_forces" / "chignolin_cln025.pdb").read_text().splitlines(keepends=True)
+    renamed = "".join(line.replace("THR", name) for line in lines if line.startswith(("ATOM", "HETATM", "TER", "END")))
+    (tmp_path / "x.pdb").write_text(renamed)
+    topology = bead_map(mdtraj.load(str(tmp_path / "x.pdb")).topology, "calpha").topology
+    assert topology.names.count(name) == 2
+    assert topology.bonds == tuple((i, i + 1) for i in range(9))
+
+
+def test_a_resolution_of_the_wrong_kind_is_one_sentence(example_data):
+    for wrong in (None, 3, object()):
+        with pytest.raises(InputError, match="a resolution is a name"):
+            read_beads(example_data / "ala2.pdb", wrong)
+    with pytest.raises(InputError, match="does not name an atom"):
+        read_beads(example_data / "ala2.pdb", [1, 2])

@@ -140,6 +140,10 @@ def files(tmp_path, dataset_file, model_file):
         ("map none.xtc -o out -t none.pdb --temperature 300", "does not exist"),
         ("map text.h5 -o out -t text.h5 --temperature 300", "text.h5"),
         ("info text.h5", "no HDF5 file"),
+        ("simulate model.safetensors -o text.h5/x -s dataset.h5", "text.h5"),
+        ("train typo.yaml -o text.h5", "did you mean"),
+        ("analyze nowhere -r dataset.h5 -o text.h5/x", "holds no simulation"),
+        ("map dataset.h5 -o . -t model.safetensors --temperature 300", "is a folder; name a file"),
         ("run typo.yaml -f out", "did you mean 'training'"),
     ],
 )
@@ -196,3 +200,18 @@ def test_a_run_stopped_by_the_user_says_so_and_goes_on(files):
     done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((files / "s").glob("replica_*.h5"))) == 2
+
+
+def test_a_training_stopped_by_the_user_says_so_and_goes_on(files):
+    (files / "long.yaml").write_text("name: x\ndata: {dataset: dataset.h5}\ntraining: {epochs: 4}\n")
+    arguments = [*PROGRAM, "train", "long.yaml", "-o", "t", "--quiet"]
+    process = subprocess.Popen(arguments, cwd=files, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (files / "t" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=90)
+    assert (process.returncode, messages) == (130, "ase-cg: stopped; give the same command to go on\n")
+    done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (files / "t" / "model.safetensors").is_file()

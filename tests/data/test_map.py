@@ -65,7 +65,7 @@ def test_units_and_atoms_are_right(all_atom, mapping, tmp_path):
         wanted = raw["forces"][:, atoms] * KCAL_PER_MOL / 4.184 / 10
         assert molecule.forces() == pytest.approx(wanted, rel=1e-6)
         assert molecule.force_map == "slice"
-        assert molecule.sources[0]["file"] == "all.npz"
+        assert molecule.mapping["trajectories"][0]["file"] == "all.npz"
 
 
 def test_mdtraj_formats_and_forces_in_hdf5(all_atom, mapping, tmp_path, example_data):
@@ -103,6 +103,10 @@ def _break(name, arrays, mapping, folder):
         "force atoms": ({"positions": x, "forces": f[:, :-1]}, {}),
         "nan positions": ({"positions": np.where(np.arange(30)[:, None, None] == 17, np.nan, x), "forces": f}, {}),
         "infinite forces": ({"positions": x, "forces": np.where(np.arange(30)[:, None, None] == 3, np.inf, f)}, {}),
+        "nan elsewhere": ({"positions": np.where(np.arange(30 * 22 * 3).reshape(30, 22, 3) == 4 * 66, np.nan, x)}, {}),
+        "complex": ({"positions": x + 0j}, {}),
+        "name": ({"positions": x}, {"name": "a/b"}),
+        "endless temperature": ({"positions": x}, {"temperature": float("inf")}),
         "no unit": ({"positions": x, "forces": f}, {"length_unit": None}),
         "no force unit": ({"positions": x, "forces": f}, {"force_unit": None}),
         "wrong unit": ({"positions": x, "forces": f}, {"length_unit": "nmm"}),
@@ -130,6 +134,10 @@ def _break(name, arrays, mapping, folder):
         ("wrong unit", "did you mean 'nm'"),
         ("other topology", "the topology has 22 atoms"),
         ("no such atom", "ALA:CZ"),
+        ("nan elsewhere", r"frame 4 .* no numbers"),
+        ("complex", "no real numbers"),
+        ("name", "cannot be a molecule's name"),
+        ("endless temperature", "temperature"),
         ("no positions", "has no array named"),
         ("no temperature", "temperature"),
         ("no frames", "no frames"),
@@ -144,7 +152,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(name, message, all_atom, m
     assert sorted(p.name for p in tmp_path.iterdir()) == ["all.npz", "bad.npz"]
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".h5", ".xtc", ".dcd"])
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".xtc", ".dcd", ".trr"])
 def test_truncated_trajectories_are_one_sentence(suffix, all_atom, mapping, tmp_path, example_data):
     path = tmp_path / f"t{suffix}"
     if suffix == ".npz":
@@ -173,10 +181,11 @@ def test_an_existing_dataset_is_kept(all_atom, mapping, tmp_path):
     map_trajectory(all_atom, path, overwrite=True, **mapping)
 
 
+@pytest.mark.parametrize("suffix", [".xtc", ".trr"])
 @pytest.mark.parametrize("atoms", [5, 22])
-def test_whole_xtc_files_of_any_size_are_accepted(atoms, all_atom, tmp_path, example_data):
+def test_whole_files_of_any_size_are_accepted(atoms, suffix, all_atom, tmp_path, example_data):
     structure = mdtraj.load(str(example_data / "ala2.pdb")).atom_slice(range(atoms))
-    path = tmp_path / "t.xtc"
+    path = tmp_path / f"t{suffix}"
     mdtraj.Trajectory(np.load(all_atom)["positions"][:, :atoms], structure.topology).save(str(path))
     check_complete(path, 30)
     data = path.read_bytes()
@@ -203,3 +212,19 @@ def test_a_structure_with_other_atoms_than_the_trajectory_is_refused(suffix, all
     with pytest.raises(InputError, match=r"atom 0 is ACE:CH3 in .* but ACE:H1 in the topology"):
         map_trajectory(path, tmp_path / "out.h5", **(mapping | {"topology": swapped}))
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_units_that_contradict_the_file_are_refused_and_declared_ones_are_honoured(
+    all_atom, mapping, tmp_path, example_data
+):
+    structure = mdtraj.load(str(example_data / "ala2.pdb"))
+    x = np.load(all_atom)["positions"]
+    mdtraj.Trajectory(x, structure.topology).save_xtc(str(tmp_path / "t.xtc"))
+    with pytest.raises(InputError, match="in nm by definition"):
+        map_trajectory(tmp_path / "t.xtc", tmp_path / "out.h5", **(mapping | {"length_unit": "Å"}))
+    mdtraj.Trajectory(x, structure.topology).save_hdf5(str(tmp_path / "t.h5"))
+    with h5py.File(tmp_path / "t.h5", "r+") as file:
+        file["coordinates"].attrs["units"] = "angstroms"
+    path = map_trajectory(tmp_path / "t.h5", tmp_path / "out.h5", **mapping)
+    with Dataset.open(path) as dataset:
+        assert dataset.only_molecule().coordinates() == pytest.approx(x[:, [4, 6, 8, 10, 14, 16]], abs=1e-5)

@@ -174,7 +174,9 @@ def test_explosions_name_replica_and_bead_and_keep_the_last_good_frame(model, al
         for _ in range(200):
             simulation.step(50)
 
-    with pytest.raises(SimulationError, match=r"replica \d, bead \d \(\w+:\w+\) has no finite position") as error:
+    with pytest.raises(
+        SimulationError, match=r"replica \d, bead \d \(\w+:\w+\) has no finite position, or a force"
+    ) as error:
         run_until_it_explodes()
     assert np.isfinite(error.value.last_good).all()
     assert np.array_equal(simulation.positions, error.value.last_good)
@@ -194,6 +196,10 @@ def test_wrong_input_is_one_sentence(model, ala2_positions, options):
         ReplicaSimulation(model, start, temperature=[300, 310], **options)
     with pytest.raises(InputError, match="GPUs"):
         ReplicaSimulation(model, start, device="cuda:77", **options)
+    with pytest.raises(InputError, match="friction"):
+        ReplicaSimulation(model, start, **(options | {"friction": np.nan}))
+    with pytest.raises(InputError, match="go back 1"):
+        ReplicaSimulation(model, start, **options).step(-1)
     broken = start.copy()
     broken[0, 2] = np.nan
     with pytest.raises(SimulationError, match="bead 2"):

@@ -110,6 +110,12 @@ def test_a_pdb_is_a_start_for_all_replicas(model_file, example_data, tmp_path):
         ({"duration": "0.4"}, "not a time with its unit"),
         ({"report_interval": "0.005 ps"}, r"report_interval \(0.005 ps\) is no whole multiple of time_step"),
         ({"duration": "0.01 ps"}, "duration .* is no whole multiple of report_interval"),
+        ({"time_step": "0 fs"}, "time_step must be a positive time"),
+        ({"duration": "-1 ps"}, "duration must be a positive time"),
+        ({"duration": "1e400 ps"}, "duration must be a positive time"),
+        ({"friction": "-1 /ps"}, "friction"),
+        ({"seed": -1}, "seed"),
+        ({"temperature": float("inf")}, "temperature"),
         ({"device": "cuda:50"}, "GPUs here"),
         ({"start": "none.pdb"}, "does not exist"),
         ({"temperature": -1.0}, "temperature"),
@@ -139,3 +145,27 @@ def test_an_explosion_is_an_error_that_names_the_bead(model_file, dataset_file, 
     options = SHORT | {"time_step": "100 fs", "report_interval": "10 ps", "duration": "100 ps"}
     with pytest.raises(SimulationError, match="bead"):
         simulate(model_file, tmp_path / "s", start=dataset_file, replicas=replicas, **options)
+
+
+def test_another_temperature_is_warned_of_at_the_start(model_file, dataset_file, tmp_path):
+    with pytest.warns(UserWarning, match="at 350 K a model that is a free energy at 300 K"):
+        simulate(model_file, tmp_path / "s", start=dataset_file, replicas=2, temperature=350, **SHORT)
+
+
+@pytest.mark.parametrize("damage", ["record", "checkpoint", "segment"])
+def test_damaged_resume_files_are_one_sentence(model_file, dataset_file, tmp_path, monkeypatch, damage):
+    options = {"start": dataset_file, "replicas": 2, **SHORT}
+    monkeypatch.setattr(module, "write_trajectory", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        simulate(model_file, tmp_path / "s", **options)
+    monkeypatch.undo()
+    path = {
+        "record": tmp_path / "s" / "simulation.json",
+        "checkpoint": tmp_path / "s" / "segments" / "checkpoint.safetensors",
+        "segment": tmp_path / "s" / "segments" / "000003.safetensors",
+    }[damage]
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match="damaged") as error:
+        simulate(model_file, tmp_path / "s", **options)
+    assert "\n" not in str(error.value)
+    simulate(model_file, tmp_path / "s", overwrite=True, **options)

@@ -206,7 +206,7 @@ def test_unknown_names_and_hyper_parameters_are_named():
         backbone_class("schnett")
     with pytest.raises(InputError, match="did you mean 'cutoff'"):
         make_backbone("schnet", 2, {"cutof": 5.0})
-    with pytest.raises(InputError, match="features must be positive"):
+    with pytest.raises(InputError, match="features must be a positive whole number"):
         make_backbone("schnet", 2, {"features": 0})
 
 

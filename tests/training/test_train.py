@@ -223,3 +223,51 @@ def test_batches_cover_every_frame_once_and_depend_on_seed_and_epoch_only():
     assert epoch(3) == epoch(3)
     assert epoch(3) != epoch(4)
     assert epoch(3) != epoch(3, seed=1)
+
+
+def test_a_folder_moved_between_stop_and_resume_gives_the_same_weights(dataset_file, tmp_path, monkeypatch):
+    recipe = _recipe(dataset_file)
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    original = EpochProgress.on_train_epoch_end
+
+    def kill(self, trainer, module):
+        original(self, trainer, module)
+        if trainer.current_epoch == 2:
+            raise Killed
+
+    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", kill)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "here", quiet=True)
+    monkeypatch.undo()
+    (tmp_path / "here").rename(tmp_path / "there")
+    one, two = CGModel.load(whole), CGModel.load(train(recipe, tmp_path / "there", quiet=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert one.card.provenance["metrics"] == two.card.provenance["metrics"]
+    assert not (tmp_path / "here").exists()
+
+
+def test_diverged_training_is_an_error_and_no_model(dataset_file, tmp_path):
+    with pytest.raises(InputError, match="training diverged"):
+        train(_recipe(dataset_file, training={"learning_rate": 1e30, "epochs": 2}), tmp_path / "t", quiet=True)
+    assert not (tmp_path / "t" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["training.json", "checkpoints/last.ckpt"])
+def test_damaged_resume_files_are_one_sentence(dataset_file, tmp_path, name):
+    recipe = _recipe(dataset_file, training={"epochs": 1})
+    train(recipe, tmp_path / "t", quiet=True).unlink()
+    path = tmp_path / "t" / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match="damaged") as error:
+        train(recipe, tmp_path / "t", quiet=True)
+    assert "\n" not in str(error.value)
+    train(recipe, tmp_path / "t", overwrite=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"features": "16"}, {"features": 16.5}, {"head": 128}, {"head": ["a"]}, {"cutoff": None}]
+)
+def test_hyper_parameters_of_the_wrong_kind_are_one_sentence(dataset_file, tmp_path, wrong):
+    with pytest.raises(InputError, match=f"schnet: {next(iter(wrong))} must be"):
+        train(_recipe(dataset_file, backbone={"name": "schnet", **wrong}), tmp_path / "t", quiet=True)
+    assert not (tmp_path / "t").exists()

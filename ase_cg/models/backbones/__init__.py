@@ -1,12 +1,11 @@
 """Networks by name; other packages add theirs through the entry-point group ``ase_cg.backbones``."""
 
-import difflib
 import inspect
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint, reason
 from ase_cg.models.base import Backbone
 
 ENTRY_POINT_GROUP = "ase_cg.backbones"
@@ -27,9 +26,7 @@ def backbone_class(name: str) -> type[Backbone]:
     """
     known = _registered()
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}"
-        raise InputError(f"unknown backbone {name!r}; {hint}")
+        raise InputError(f"unknown backbone {name!r}; {hint(name, sorted(known))}")
     found: type[Backbone] = known[name].load()
     return found
 
@@ -51,12 +48,19 @@ def make_backbone(name: str, n_types: int, hyper_parameters: dict[str, Any]) -> 
     InputError
         If the name or a hyper-parameter is not known, naming the nearest right one.
     """
+    backbone_arguments(name, hyper_parameters)
     cls = backbone_class(name)
-    known = [p for p in inspect.signature(cls).parameters if p != "n_types"]
+    try:
+        made: Backbone = cast("Any", cls)(n_types=n_types, **hyper_parameters)
+    except TypeError as error:
+        raise InputError(f"backbone {name!r} cannot be made with {hyper_parameters}: {reason(error)}") from error
+    return made
+
+
+def backbone_arguments(name: str, hyper_parameters: dict[str, Any]) -> list[str]:
+    """Return the hyper-parameters that a backbone knows; see :func:`make_backbone` for what is raised."""
+    known = [p for p in inspect.signature(backbone_class(name)).parameters if p != "n_types"]
     for key in hyper_parameters:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
-            raise InputError(f"backbone {name!r} has no hyper-parameter {key!r}; {hint}")
-    made: Backbone = cast("Any", cls)(n_types=n_types, **hyper_parameters)
-    return made
+            raise InputError(f"backbone {name!r} has no hyper-parameter {key!r}; {hint(key, ['name', *known])}")
+    return known

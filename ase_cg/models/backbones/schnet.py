@@ -1,5 +1,6 @@
 """SchNet for beads: continuous-filter convolutions on distances."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -85,9 +86,13 @@ class SchNet(Backbone):
         trainable_basis: bool = False,
     ) -> None:
         sizes = {"n_basis": n_basis, "features": features, "n_filters": n_filters, "n_interactions": n_interactions}
-        for name, value in [*sizes.items(), ("cutoff", cutoff), *[("head", width) for width in head]]:
-            if not value > 0:
-                raise InputError(f"schnet: {name} must be positive, not {value}")
+        if not isinstance(head, list | tuple):
+            raise InputError(f"schnet: head must be a list of widths, not {head!r}")
+        for name, value in [*sizes.items(), *[("head", width) for width in head]]:
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"schnet: {name} must be a positive whole number, not {value!r}")
+        if not isinstance(cutoff, int | float) or not 0 < cutoff < math.inf:
+            raise InputError(f"schnet: cutoff must be a positive number of Å, not {cutoff!r}")
         super().__init__(cutoff, {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis})
         self.basis = ExpNormalBasis(cutoff, n_basis, trainable=trainable_basis)
         self.embedding = nn.Embedding(n_types, features)
