@@ -1,6 +1,7 @@
 """The program ``ase-cg``."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -49,6 +50,7 @@ STOPPED = 130  # the shell's exit status for a program ended by Ctrl-C
 
 def main() -> None:
     """Run the program: 0 if all went well, 2 if something given is wrong, 1 if a simulation failed."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except InputError as error:
@@ -61,6 +63,10 @@ def main() -> None:
         if ended.code == STOPPED:  # typer turns Ctrl-C into it without a word
             _end("stopped; give the same command to go on", STOPPED)
         raise
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"ase-cg: warning: {message}", err=True)
 
 
 def _end(message: object, status: int) -> None:

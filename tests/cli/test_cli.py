@@ -215,3 +215,25 @@ def test_a_training_stopped_by_the_user_says_so_and_goes_on(files):
     done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (files / "t" / "model.safetensors").is_file()
+
+
+def test_a_warning_is_one_line(files):
+    done = call(
+        "simulate",
+        "model.safetensors",
+        "-o",
+        "s",
+        "-s",
+        "dataset.h5",
+        "-n",
+        2,
+        "--duration",
+        "0.2 ps",
+        "--temperature",
+        350,
+        "--quiet",
+        folder=files,
+    )
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ase-cg: warning: simulating at 350 K a model that is a free energy at 300 K")
