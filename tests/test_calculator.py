@@ -1,7 +1,6 @@
 """CGCalculator under everything ASE offers."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from ase.calculators.mixing import SumCalculator
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
-from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
@@ -22,12 +20,10 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.signal import lfilter
 
 from ase_cg import CGCalculator, CGModel, read_beads
 from ase_cg.beads.atoms import beads_to_atoms
 from ase_cg.errors import InputError, SimulationError
-from ase_cg.temperature_watch import TemperatureWatch, reblocked_error
 
 
 @pytest.fixture
@@ -204,14 +200,8 @@ MUTATIONS = {
     "rattle": lambda atoms, x: atoms.rattle(0.02 * x, rng=np.random.default_rng(0)),
     "cell": lambda atoms, x: atoms.set_cell([8 + x] * 3),
     "pbc": lambda atoms, x: setattr(atoms, "pbc", not atoms.pbc.any()),
-    "swap types": lambda atoms, x: _swap(atoms),
     "dtype": lambda atoms, x: atoms.calc.set(dtype="float32" if x > 1 else "float64"),
 }
-
-
-def _swap(atoms: Atoms) -> None:
-    """Exchange beads 0 and 4, both C: another molecule, whose bonds the model does not know."""
-    atoms.positions[[3, 3]] = atoms.positions[[3, 3]] + 0.1
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -277,67 +267,6 @@ def test_nan_and_exploding_positions_name_the_bead_and_keep_the_last_good_frame(
     atoms.positions[5] += 1e4
     with pytest.raises(SimulationError, match=r"bead [45] .* feels a force"):
         atoms.get_forces()
-
-
-def test_another_temperature_draws_one_warning(model, ala2, ala2_positions, monkeypatch):
-    monkeypatch.setattr(TemperatureWatch, "FIRST_LOOK", 2000)
-    monkeypatch.setattr(TemperatureWatch, "MIN_INDEPENDENT", 30)
-    atoms = beads_to_atoms(ala2, ala2_positions, model.vocabulary)
-    atoms.calc = CGCalculator(model)
-    rng = np.random.default_rng(0)
-    thermalize_momenta(atoms, 450, rng=rng)
-    dynamics = LangevinBAOAB(atoms, ase_units.fs, temperature_K=450, T_tau=20 * ase_units.fs, rng=rng)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dynamics.run(4500)
-    messages = [str(w.message) for w in caught if "free energy at 300 K" in str(w.message)]
-    assert len(messages) == 1
-
-
-@pytest.mark.parametrize("memory", [10, 200])  # steps
-@pytest.mark.parametrize(("kelvin", "warned"), [(300, False), (390, True)])
-def test_temperature_watch_knows_its_error(kelvin, warned, memory):
-    """30 degrees of freedom of Ornstein–Uhlenbeck velocities, whose squares forget in half the memory."""
-    rng = np.random.default_rng(0)
-    alarms = 0
-    for _ in range(4):
-        watch = TemperatureWatch(300.0)
-        v, decay = rng.standard_normal(30), np.exp(-1 / memory)
-        noise = np.sqrt(1 - decay**2) * rng.standard_normal((130_000, 30))
-        for step in range(130_000):
-            v = decay * v + noise[step]
-            message = watch.observe(0.5 * ase_units.kB * kelvin * float(v @ v), 30)
-            alarms += message is not None
-            if watch.decided:
-                break
-    assert alarms == (4 if warned else 0)
-
-
-def test_reblocking_finds_the_error_of_a_correlated_series():
-    rng = np.random.default_rng(1)
-    decay = np.exp(-1 / 40)
-    means, errors = [], []
-    for _ in range(60):
-        noise = np.sqrt(1 - decay**2) * rng.standard_normal(8192)
-        x = lfilter([1.0], [1.0, -decay], noise)
-        means.append(x.mean())
-        errors.append(reblocked_error(x))
-    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.3)
-
-
-def test_fixed_beads_do_not_look_cold(atoms, model, monkeypatch):
-    monkeypatch.setattr(TemperatureWatch, "FIRST_LOOK", 2000)
-    monkeypatch.setattr(TemperatureWatch, "MIN_INDEPENDENT", 20)
-    atoms.calc = CGCalculator(model)
-    atoms.set_constraint(FixAtoms([0, 1]))
-    rng = np.random.default_rng(0)
-    thermalize_momenta(atoms, 300, rng=rng)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ASE's own about constraints
-        warnings.filterwarnings("error", ".*free energy at.*")
-        dynamics = Langevin(atoms, ase_units.fs, temperature_K=300, friction=0.05 / ase_units.fs, fixcm=False, rng=rng)
-        dynamics.run(4500)
-    assert atoms.calc._watch._next_look > 2000
 
 
 def test_a_failed_set_changes_nothing(atoms, model_file, tmp_path):

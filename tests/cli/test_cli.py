@@ -186,35 +186,30 @@ def test_an_explosion_is_status_1(files):
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_stopped_by_the_user_says_so_and_goes_on(files):
-    arguments = [*PROGRAM, "simulate", "model.safetensors", "-o", "s", "-s", "dataset.h5", "-n", "2", "--duration"]
-    arguments += ["4 ps", "--report-interval", "0.02 ps", "--quiet"]
-    process = subprocess.Popen(arguments, cwd=files, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (files / "s" / "segments" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert messages == "ase-cg: stopped; give the same command to go on\n"
-    done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((files / "s").glob("replica_*.h5"))) == 2
-
-
-def test_a_training_stopped_by_the_user_says_so_and_goes_on(files):
+@pytest.mark.parametrize(
+    ("command", "underway", "result"),
+    [
+        (
+            "simulate model.safetensors -o s -s dataset.h5 -n 2 --duration 4ps --report-interval 0.02ps -q",
+            "s/segments/checkpoint.safetensors",
+            "s/replica_001.h5",
+        ),
+        ("train long.yaml -o t -q", "t/checkpoints/last.ckpt", "t/model.safetensors"),
+    ],
+)
+def test_what_the_user_stops_says_so_and_goes_on(files, command, underway, result):
     (files / "long.yaml").write_text("name: x\ndata: {dataset: dataset.h5}\ntraining: {epochs: 4}\n")
-    arguments = [*PROGRAM, "train", "long.yaml", "-o", "t", "--quiet"]
-    process = subprocess.Popen(arguments, cwd=files, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*PROGRAM, *command.split()], cwd=files, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
-    while not (files / "t" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+    while not (files / underway).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=90)
     assert (process.returncode, messages) == (130, "ase-cg: stopped; give the same command to go on\n")
-    done = subprocess.run(arguments, cwd=files, capture_output=True, text=True, check=False)
+    assert not (files / result).exists()
+    done = call(*command.split(), folder=files)
     assert done.returncode == 0, done.stderr
-    assert (files / "t" / "model.safetensors").is_file()
+    assert (files / result).is_file()
 
 
 def test_a_warning_is_one_line(files):

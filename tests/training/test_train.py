@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,21 +111,31 @@ class Killed(Exception):  # noqa: N818 - not an error of ours
     pass
 
 
-def test_a_killed_training_resumes_to_bit_equal_weights(dataset_file, tmp_path, monkeypatch):
+@pytest.fixture
+def train_until_killed(monkeypatch):
+    """Train until the end of the third epoch, and be killed there."""
+
+    def go(recipe: Recipe, folder: Path) -> None:
+        original = EpochProgress.on_train_epoch_end
+
+        def kill(self, trainer, module):
+            original(self, trainer, module)
+            if trainer.current_epoch == 2:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(EpochProgress, "on_train_epoch_end", kill)
+            with pytest.raises(Killed):
+                train(recipe, folder, quiet=True)
+
+    return go
+
+
+def test_a_killed_training_resumes_to_bit_equal_weights(dataset_file, tmp_path, train_until_killed):
     recipe = _recipe(dataset_file, labels="forces_and_noise", noise_std=0.05)
     whole = train(recipe, tmp_path / "whole", quiet=True)
-    original = EpochProgress.on_train_epoch_end
-
-    def kill(self, trainer, module):
-        original(self, trainer, module)
-        if trainer.current_epoch == 2:
-            raise Killed
-
-    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", kill)
-    with pytest.raises(Killed):
-        train(recipe, tmp_path / "parts", quiet=True)
+    train_until_killed(recipe, tmp_path / "parts")
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", original)
     resumed = train(recipe, tmp_path / "parts", quiet=True)
     one, two = (CGModel.load(p) for p in (whole, resumed))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
@@ -225,20 +236,10 @@ def test_batches_cover_every_frame_once_and_depend_on_seed_and_epoch_only():
     assert epoch(3) != epoch(3, seed=1)
 
 
-def test_a_folder_moved_between_stop_and_resume_gives_the_same_weights(dataset_file, tmp_path, monkeypatch):
+def test_a_folder_moved_between_stop_and_resume_gives_the_same_weights(dataset_file, tmp_path, train_until_killed):
     recipe = _recipe(dataset_file)
     whole = train(recipe, tmp_path / "whole", quiet=True)
-    original = EpochProgress.on_train_epoch_end
-
-    def kill(self, trainer, module):
-        original(self, trainer, module)
-        if trainer.current_epoch == 2:
-            raise Killed
-
-    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", kill)
-    with pytest.raises(Killed):
-        train(recipe, tmp_path / "here", quiet=True)
-    monkeypatch.undo()
+    train_until_killed(recipe, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     one, two = CGModel.load(whole), CGModel.load(train(recipe, tmp_path / "there", quiet=True))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
