@@ -199,7 +199,14 @@ def test_an_explosion_is_status_1(files):
 )
 def test_what_the_user_stops_says_so_and_goes_on(files, command, underway, result):
     (files / "long.yaml").write_text("name: x\ndata: {dataset: dataset.h5}\ntraining: {epochs: 4}\n")
-    process = subprocess.Popen([*PROGRAM, *command.split()], cwd=files, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PROGRAM, *command.split()],
+        cwd=files,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    )
     deadline = time.monotonic() + 90
     while not (files / underway).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
