@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ase_cg.models.model import CGModel
 
 PARAMETERS = ("model", "device", "dtype", "priors")
+CENTRE_AT_REST = 1e-4  # of the largest momentum; single-precision forces let the sum drift by 1e-6
 PRIOR_CHOICES = ("simulation", "training")
 
 
@@ -99,6 +100,12 @@ class CGCalculator(Calculator):
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; results are forgotten and the model is prepared again."""
+        if "model" in kwargs and kwargs["model"] is not None:
+            if not isinstance(kwargs["model"], str | os.PathLike):
+                raise InputError("set(model=…) takes the path of a model file; for a model in memory make a calculator")
+            kwargs["model"] = str(kwargs["model"])
+        elif "model" in kwargs and self._loaded is not None:
+            raise InputError("set(model=None) means nothing: give the path of a model file")
         wanted = {**self.parameters, **kwargs}
         unknown = [key for key in kwargs if key not in PARAMETERS]
         if unknown:
@@ -266,8 +273,9 @@ class CGCalculator(Calculator):
         momenta = beads.get_momenta()
         kinetic = 0.5 * float((momenta**2 / beads.get_masses()[:, None]).sum())
         freedom = beads.get_number_of_degrees_of_freedom()
-        if np.allclose(momenta.sum(0), 0.0, atol=1e-8 * (np.abs(momenta).max() + 1e-300)):
-            freedom -= 3  # the centre of mass is held
+        at_rest = np.abs(momenta.sum(0)).max() < CENTRE_AT_REST * np.abs(momenta).max()
+        if at_rest and freedom == 3 * len(beads):
+            freedom -= 3  # the centre of mass is held, and by no constraint that ASE has counted already
         message = self._watch.observe(kinetic, max(freedom, 1))
         if message:
             warnings.warn(message, UserWarning, stacklevel=2)

@@ -275,13 +275,16 @@ def test_a_failed_set_changes_nothing(atoms, model_file, tmp_path):
         ({"devcie": "cpu"}, "did you mean 'device'"),
         ({"dtype": "float16"}, "float16"),
         ({"priors": "none"}, "unknown priors"),
+        ({"model": atoms.calc._source}, "takes the path"),
+        ({"model": None}, "means nothing"),
         ({"model": str(tmp_path / "none.safetensors")}, "does not exist"),
     ):
         before = dict(calc.parameters)
         with pytest.raises(InputError, match=message):
             calc.set(**wrong)
         assert dict(calc.parameters) == before
-    calc.set(dtype="float64")
+    calc.set(dtype="float64", model=model_file)
+    assert json.loads(json.dumps(calc.todict()))["model"] == str(model_file)
     atoms.calc = calc
     assert np.isfinite(atoms.get_potential_energy())
 

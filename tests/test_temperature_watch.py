@@ -5,10 +5,11 @@ import warnings
 import numpy as np
 import pytest
 from ase import units as ase_units
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCom
 from ase.md.langevin import Langevin
 from ase.md.langevinbaoab import LangevinBAOAB
-from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from ase.md.verlet import VelocityVerlet
 from scipy.signal import lfilter
 
 from ase_cg import CGCalculator
@@ -79,3 +80,18 @@ def test_fixed_beads_do_not_look_cold(atoms, monkeypatch):
         dynamics = Langevin(atoms, ase_units.fs, temperature_K=300, friction=0.05 / ase_units.fs, fixcm=False, rng=rng)
         dynamics.run(4500)
     assert atoms.calc._watch._next_look > 2000
+
+
+@pytest.mark.parametrize("held", ["nothing", "centre of mass", "centre of mass by a constraint", "two beads"])
+def test_degrees_of_freedom_are_counted_once(atoms, monkeypatch, held):
+    seen = []
+    monkeypatch.setattr(TemperatureWatch, "observe", lambda _, __, freedom: seen.append(freedom))
+    if held == "centre of mass by a constraint":
+        atoms.set_constraint(FixCom())
+    if held == "two beads":
+        atoms.set_constraint(FixAtoms([0, 1]))
+    thermalize_momenta(atoms, 300, rng=np.random.default_rng(0))
+    if held.startswith("centre"):
+        Stationary(atoms)
+    VelocityVerlet(atoms, ase_units.fs).run(100)
+    assert set(seen) == {{"nothing": 18, "two beads": 12}.get(held, 15)}

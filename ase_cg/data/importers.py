@@ -63,10 +63,10 @@ class Source:
             frame += len(positions)
             yield positions, forces
 
-    def _in_nm(self) -> None:
-        """Refuse a unit that contradicts the file's own."""
-        if self.length_unit is not None and unit(self.length_unit, "length") != NM:
-            raise InputError(f"{self.path} is read in nm by definition; leave --length-unit out")
+    def _agree(self, own: str) -> None:
+        """Refuse a unit of length that contradicts the file's own."""
+        if self.length_unit is not None and unit(self.length_unit, "length") != unit(own, "length"):
+            raise InputError(f"{self.path} has its positions in {own} by definition; leave --length-unit out")
 
     def _scale(self, name: str | None, what: str, dimension: Any) -> float:
         if name is None:
@@ -128,7 +128,9 @@ class Source:
             self._check(positions, forces)
             if "topology" in file:
                 self._check_atoms(_hdf5_topology(self.path))
-            length = unit(_declared(positions, "nm") or "nm", "length")
+            own = _declared(positions, "nm") or "nm"
+            length = unit(own, "length")
+            self._agree(own)
             declared = None if forces is None else _declared(forces, self.force_unit)
             force = None if forces is None else self._scale(declared, "forces", "force")
             try:
@@ -139,7 +141,7 @@ class Source:
     def _mdtraj(self) -> Iterator[Chunk]:
         import mdtraj
 
-        self._in_nm()
+        self._agree("nm")
         structure_formats = {".pdb", ".gro", ".cif", ".pdbx", ".gsd", ".lh5", ".h5"}
         options = {} if self.path.suffix in structure_formats else {"top": self.topology}
         iterator = mdtraj.iterload(str(self.path), chunk=CHUNK_FRAMES, **options)

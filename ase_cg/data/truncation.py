@@ -84,6 +84,10 @@ def _walk_trr(file: BinaryIO, size: int) -> tuple[int, bool]:
             return frames, True
         *sizes, atoms, _, _ = struct.unpack(">13i", header)
         box, x, v, f = sizes[2], *sizes[7:10]
+        if not x:
+            raise InputError(
+                f"{file.name}: frame {frames} (counted from 0) holds no positions, which MDTraj cannot tell"
+            )
         # Nine numbers in the box, three an atom: their size tells single from double precision.
         double = box == 9 * 8 or max(x, v, f) == atoms * 3 * 8
         end = file.tell() + 2 * (8 if double else 4) + sum(sizes)

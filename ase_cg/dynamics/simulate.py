@@ -51,7 +51,7 @@ class SimulationSettings:
         thermal_energy(self.temperature)
         _ = self.n_frames, self.steps_per_frame
         if not 0 <= quantity(self.friction, "rate") < math.inf:
-            raise InputError(f"the friction must be positive and finite, not {self.friction!r}")
+            raise InputError(f"the friction must be finite and not negative, not {self.friction!r}")
         if self.seed < 0:
             raise InputError(f"the seed must not be negative, not {self.seed}")
 

@@ -76,9 +76,11 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
         raise InputError(f"{found} is a safetensors file but no ase-cg model; make one with `ase-cg train`")
     try:
         data = json.loads(metadata)
-        version = data["version"] if data["format"] == MODEL_FORMAT else None
+        name, version = data["format"], data["version"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
+    if name != MODEL_FORMAT:
+        raise InputError(f"{found} is no ase-cg model, but {name!r}")
     if version != MODEL_VERSION:
         raise InputError(f"{found} is an ase-cg model of version {version}, this program reads version {MODEL_VERSION}")
     try:

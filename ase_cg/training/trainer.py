@@ -261,7 +261,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         # A truncated archive raises whatever its reader meets first.
         raise InputError(
-            f"checkpoint {path} is damaged ({reason(error)}); delete it, or discard the training with --overwrite"
+            f"checkpoint {path} is missing or damaged ({reason(error)}); discard the training with --overwrite"
         ) from error
     return found
 

@@ -1,5 +1,7 @@
 """Mapping real and made trajectories: numbers, streams, and every kind of bad input."""
 
+import struct
+
 import h5py
 import mdtraj
 import numpy as np
@@ -225,6 +227,17 @@ def test_units_that_contradict_the_file_are_refused_and_declared_ones_are_honour
     mdtraj.Trajectory(x, structure.topology).save_hdf5(str(tmp_path / "t.h5"))
     with h5py.File(tmp_path / "t.h5", "r+") as file:
         file["coordinates"].attrs["units"] = "angstroms"
-    path = map_trajectory(tmp_path / "t.h5", tmp_path / "out.h5", **mapping)
+    with pytest.raises(InputError, match="in angstroms by definition"):
+        map_trajectory(tmp_path / "t.h5", tmp_path / "out.h5", **mapping)
+    path = map_trajectory(tmp_path / "t.h5", tmp_path / "out.h5", **(mapping | {"length_unit": None}))
     with Dataset.open(path) as dataset:
         assert dataset.only_molecule().coordinates() == pytest.approx(x[:, [4, 6, 8, 10, 14, 16]], abs=1e-5)
+
+
+def test_a_trr_frame_without_positions_is_refused(tmp_path):
+    """GROMACS writes such frames where it keeps forces more often than positions."""
+    frame = struct.pack(">3i", 1993, 13, 12) + b"GMX_trn_file"
+    only_forces = struct.pack(">13i", 0, 0, 0, 0, 0, 0, 0, 0, 0, 5 * 12, 5, 0, 0) + struct.pack(">2f", 0, 0)
+    (tmp_path / "t.trr").write_bytes(frame + only_forces + struct.pack(">15f", *range(15)))
+    with pytest.raises(InputError, match=r"frame 0 .* holds no positions"):
+        check_complete(tmp_path / "t.trr", 1)
