@@ -238,12 +238,13 @@ class CGCalculator(Calculator):
             )
         names = beads.arrays.get(BEAD_NAME.name)
         if names is not None:
-            wrong = [i for i, (name, t) in enumerate(zip(names, types, strict=True)) if vocabulary[t] != name]
-            if wrong:
-                bead = wrong[0]
+            known = np.array(vocabulary)[types]
+            wrong = np.flatnonzero(known != names)
+            if len(wrong):
+                bead = int(wrong[0])
                 raise InputError(
-                    f"bead {bead} is called {str(names[bead])!r} but has the number of {vocabulary[types[bead]]!r} in "
-                    "the model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
+                    f"bead {bead} is called {str(names[bead])!r} but has the number of {str(known[bead])!r} in the "
+                    "model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
                 )
         return types
 

@@ -165,22 +165,8 @@ def test_an_unknown_option_is_status_2():
 
 
 def test_an_explosion_is_status_1(files):
-    done = call(
-        "simulate",
-        "model.safetensors",
-        "-o",
-        "s",
-        "-s",
-        "dataset.h5",
-        "-n",
-        2,
-        "--time-step",
-        "100 fs",
-        "--report-interval",
-        "10 ps",
-        "--quiet",
-        folder=files,
-    )
+    command = "simulate model.safetensors -o s -s dataset.h5 -n 2 --time-step 100fs --report-interval 10ps -q"
+    done = call(*command.split(), folder=files)
     assert done.returncode == 1
     assert "the simulation left the model's range: replica" in done.stderr
     assert "Traceback" not in done.stderr
@@ -220,22 +206,8 @@ def test_what_the_user_stops_says_so_and_goes_on(files, command, underway, resul
 
 
 def test_a_warning_is_one_line(files):
-    done = call(
-        "simulate",
-        "model.safetensors",
-        "-o",
-        "s",
-        "-s",
-        "dataset.h5",
-        "-n",
-        2,
-        "--duration",
-        "0.2 ps",
-        "--temperature",
-        350,
-        "--quiet",
-        folder=files,
-    )
+    command = "simulate model.safetensors -o s -s dataset.h5 -n 2 --duration 0.2ps --temperature 350 -q"
+    done = call(*command.split(), folder=files)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("ase-cg: warning: simulating at 350 K a model that is a free energy at 300 K")
