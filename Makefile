@@ -37,7 +37,7 @@ wheel: $(VENV)/.developer  ## build the wheel, install it alone in a new environ
 	PYTHON=$(PYTHON) BIN=$(BIN) .ci/check-wheel
 
 data: $(VENV)/.installed  ## make the committed example data again (about 40 minutes on two cores)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[data]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[openmm]'
 	$(BIN)/python examples/data/make_ala2.py run --folder runs/ala2_data
 	$(BIN)/python examples/data/make_ala2.py assemble --folder runs/ala2_data
 

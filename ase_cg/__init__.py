@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from ase_cg import analysis
     from ase_cg.analysis.compare import Comparison, analyze
     from ase_cg.beads.atoms import read_beads
+    from ase_cg.beads.forcemap import optimal_force_map
     from ase_cg.beads.mapping import BeadMap
+    from ase_cg.beads.resolution import Resolution
     from ase_cg.beads.topology import BeadTopology
     from ase_cg.calculator import CGCalculator
     from ase_cg.data.dataset import Dataset
-    from ase_cg.data.map import map_trajectory
+    from ase_cg.data.label_forces import label_forces
+    from ase_cg.data.map import map_molecules, map_trajectory
     from ase_cg.dynamics.replicas import ReplicaSimulation
     from ase_cg.dynamics.simulate import simulate
     from ase_cg.errors import InputError, SimulationError
@@ -42,9 +45,13 @@ _HOMES = {
     "PriorSet": "ase_cg.models.priors.prior_set",
     "Recipe": "ase_cg.training.recipe",
     "ReplicaSimulation": "ase_cg.dynamics.replicas",
+    "Resolution": "ase_cg.beads.resolution",
     "SimulationError": "ase_cg.errors",
     "analyze": "ase_cg.analysis.compare",
+    "label_forces": "ase_cg.data.label_forces",
+    "map_molecules": "ase_cg.data.map",
     "map_trajectory": "ase_cg.data.map",
+    "optimal_force_map": "ase_cg.beads.forcemap",
     "read_beads": "ase_cg.beads.atoms",
     "run": "ase_cg.pipeline",
     "simulate": "ase_cg.dynamics.simulate",
@@ -62,10 +69,14 @@ __all__ = [
     "PriorSet",
     "Recipe",
     "ReplicaSimulation",
+    "Resolution",
     "SimulationError",
     "analysis",
     "analyze",
+    "label_forces",
+    "map_molecules",
     "map_trajectory",
+    "optimal_force_map",
     "read_beads",
     "run",
     "simulate",

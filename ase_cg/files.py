@@ -1,5 +1,6 @@
 """Writing files so that nothing half-written is left behind and nothing is overwritten silently."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -32,18 +33,39 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     Raises
     ------
     InputError
-        If the file exists and `overwrite` is false.
+        If the file exists and `overwrite` is false, or another process is writing it.
     """
     target = Path(path)
     refuse_existing(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: some writers choose the format by it.
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = target.with_name(f".partial-{target.name}")
+    with _locked(target):
+        try:
+            yield partial
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file; the system frees the lock of a process that was killed."""
+    lock = target.with_name(f".lock-{target.name}")
+    with lock.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{target} is being written by another process; wait for it, or name another file"
+            ) from error
+        if not lock.exists() or lock.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            # Its last owner ended, and removed it, between the two lines above.
+            raise InputError(f"{target} was being written by another process until now; try again")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -19,7 +19,11 @@ FORCES = ArrayKey("forces", "(F, N, 3)", "eV/Å")
 WEIGHTS = ArrayKey("weights", "(F,)", "1")
 TRAJECTORY_LENGTHS = ArrayKey("trajectory_lengths", "(T,)", "frames")
 
-DATASET_ARRAYS = (COORDINATES, FORCES, WEIGHTS, TRAJECTORY_LENGTHS)
+MAPPED_ATOMS = ArrayKey("mapped_atoms", "(n,)", "index in the source trajectories")
+COORDINATE_MAP = ArrayKey("coordinate_map", "(N, n)", "1")
+FORCE_MAP = ArrayKey("force_map", "(N, n)", "1")
+
+DATASET_ARRAYS = (COORDINATES, FORCES, WEIGHTS, TRAJECTORY_LENGTHS, MAPPED_ATOMS, COORDINATE_MAP, FORCE_MAP)
 
 # Per-bead arrays of ase.Atoms.
 BEAD_TYPE = ArrayKey("bead_type", "(N,)", "index into the vocabulary")

@@ -6,7 +6,8 @@ from typing import Any
 
 from ase_cg.analysis.compare import Comparison, analyze
 from ase_cg.data.dataset import Dataset
-from ase_cg.data.map import map_trajectory, mapping_record
+from ase_cg.data.map import map_molecules
+from ase_cg.data.mapping_settings import MoleculeSettings
 from ase_cg.devices import find_device
 from ase_cg.dynamics.simulate import simulate
 from ase_cg.dynamics.trajectory import bead_labels
@@ -88,41 +89,16 @@ def _check_same_beads(dataset: Path, reference: Path) -> None:
 
 def _map(recipe: Recipe, place: Path, *, overwrite: bool, quiet: bool) -> Path:
     """Map the recipe's trajectories, unless the same have been mapped before."""
-    data = recipe.data
-    if data.topology is None or data.temperature is None:
-        raise InputError(f"recipe {recipe.name!r} needs data.topology and data.temperature to map trajectories")
-    for path in [*data.trajectories, data.topology]:
+    settings = MoleculeSettings(name=recipe.name, **recipe.data.model_dump(exclude={"dataset"}))
+    for path in [*settings.trajectories, settings.topology]:
         existing_file(path, "input")
     dataset = place / "dataset.h5"
     if dataset.is_file() and not overwrite:
-        wanted = mapping_record(
-            data.trajectories,
-            data.topology,
-            data.resolution,
-            data.temperature,
-            data.force_map,
-            data.trajectory_length,
-            data.length_unit,
-            data.force_unit,
-        )
         with Dataset.open(dataset) as found:
-            if found.only_molecule().mapping != wanted:
+            if found.only_molecule().mapping != settings.record():
                 raise InputError(
                     f"{dataset} was mapped from other data or in another way; choose another --folder, or discard it "
                     "with --overwrite (overwrite=True)"
                 )
         return dataset
-    return map_trajectory(
-        data.trajectories,
-        dataset,
-        topology=data.topology,
-        resolution=data.resolution,
-        temperature=data.temperature,
-        force_map=data.force_map,
-        name=recipe.name,
-        length_unit=data.length_unit,
-        force_unit=data.force_unit,
-        trajectory_length=data.trajectory_length,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    return map_molecules([settings], dataset, overwrite=overwrite, quiet=quiet)

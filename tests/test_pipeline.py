@@ -29,6 +29,7 @@ def recipe(example_data, tmp_path):
             "topology": str(example_data / "ala2.pdb"),
             "resolution": list(ALA2_ATOMS),
             "temperature": 300,
+            "force_map": "slice",
             "length_unit": "nm",
             "force_unit": "kJ/mol/nm",
             "trajectory_length": 30,
@@ -47,7 +48,7 @@ def recipe(example_data, tmp_path):
 def test_all_four_steps_and_resume_after_each(recipe, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     calls = []
-    for name in ("map_trajectory", "train", "simulate", "analyze"):
+    for name in ("map_molecules", "train", "simulate", "analyze"):
         original = getattr(module, name)
 
         def counted(*arguments, _name=name, _original=original, **options):
@@ -58,7 +59,7 @@ def test_all_four_steps_and_resume_after_each(recipe, tmp_path, monkeypatch):
 
         monkeypatch.setattr(module, name, counted)
     comparison = run(recipe, folder, quiet=True)
-    assert calls == ["map_trajectory", "train", "simulate", "simulate", "analyze"]
+    assert calls == ["map_molecules", "train", "simulate", "simulate", "analyze"]
     assert set(comparison.rows) == {"model", "prior", "floor"}
     for path in (
         "dataset.h5",

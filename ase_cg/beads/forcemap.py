@@ -1,29 +1,220 @@
-"""Force maps: how atomistic forces become forces on beads."""
+r"""Force maps: how atomistic forces become forces on beads.
 
-from collections.abc import Callable
-from typing import Any
+A force map W (N × n) is valid for a map C of the positions if W Cᵀ = I and if atoms that rigid constraints tie together
+have the same coefficient, unless all of a group's are zero for the bead (Ciccotti, Kapral & Vanden-Eijnden 2005;
+Krämer et al., J. Phys. Chem. Lett. 14, 3970 (2023)). Its mapped forces then have the mean force as their average; maps
+differ in the variance around it.
+
+===============  ===============================================================================
+``slice``        the force on the bead's own atom; biased where that atom has rigid bonds
+``constraint_sum``  the sum of the forces on all atoms tied to the bead's own
+``optimal``      the map of least mean square, from the second moments of the forces
+===============  ===============================================================================
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ase_cg.beads.mapping import BeadMap
+from ase_cg.beads.constraints import checked_groups
 from ase_cg.errors import InputError
 
+ForceMapName = Literal["slice", "constraint_sum", "optimal"]
+FORCE_MAPS = ("slice", "constraint_sum", "optimal")
+VALID = 1e-8  # largest deviation of W Cᵀ from the identity
+MAX_COLUMNS = 6000  # atoms or groups; their second moments take 0.3 GB each
 
-def slice_force_map(bead_map: BeadMap) -> NDArray[np.float64]:
+
+def slice_force_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
     """Return the map that gives each bead the force on its own atom, shape (N, n).
 
-    It is valid (W Cᵀ = I) only where every bead is one atom, and unbiased only where no rigid constraint ties
-    that atom to others.
+    Parameters
+    ----------
+    coordinate_map : array_like, shape (N, n)
 
     Raises
     ------
     InputError
         If a bead mixes several atoms.
     """
-    if bead_map.atoms is None:
-        raise InputError("the slice force map needs beads that are single atoms")
-    return bead_map.matrix.copy()
+    matrix = _coordinate_map(coordinate_map)
+    if not np.array_equal(matrix, matrix != 0):
+        raise InputError(
+            "the slice force map needs beads that are single atoms; use 'constraint_sum' or 'optimal' for beads of "
+            "several"
+        )
+    return matrix.copy()
 
 
-FORCE_MAPS: dict[str, Callable[[BeadMap], NDArray[Any]]] = {"slice": slice_force_map}
+def constraint_sum_force_map(
+    coordinate_map: ArrayLike, constraint_groups: Sequence[Sequence[int]] = ()
+) -> NDArray[np.float64]:
+    """Return the map that sums the forces on a bead's atoms and on all atoms tied to them, shape (N, n).
+
+    Parameters
+    ----------
+    coordinate_map : array_like, shape (N, n)
+    constraint_groups : sequence of sequences of int
+
+    Raises
+    ------
+    InputError
+        If constraints tie the atoms of two beads together.
+    """
+    matrix = _coordinate_map(coordinate_map)
+    tying = tying_matrix(constraint_groups, matrix.shape[1])
+    summed = (((matrix != 0).astype(float) @ tying) > 0).astype(float) @ tying.T
+    _check_valid(summed, matrix, "the constraint sum")
+    return np.asarray(summed)
+
+
+def optimal_force_map(
+    forces: ArrayLike,
+    coordinate_map: ArrayLike,
+    constraint_groups: Sequence[Sequence[int]] = (),
+    ridge: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return the valid force map whose mapped forces have the least mean square, shape (N, n).
+
+    Minimises Σ‖W F‖² + λ‖W‖² over frames and dimensions under W Cᵀ = I, with one coefficient for all atoms of a
+    constraint group (Krämer et al. 2023), by solving its Karush–Kuhn–Tucker equations directly.
+
+    Parameters
+    ----------
+    forces : array_like, shape (F, n, 3)
+        On all atoms, in any unit.
+    coordinate_map : array_like, shape (N, n)
+        From atom to bead positions.
+    constraint_groups : sequence of sequences of int
+        Atoms tied by rigid constraints; groups that share an atom are joined.
+    ridge : float
+        λ, in the unit of the forces squared: the larger, the closer the coefficients are to zero. It helps where there
+        are few frames.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, values are not finite, or no such map exists or is unique.
+    """
+    matrix = _coordinate_map(coordinate_map)
+    array = np.asarray(forces, dtype=float)
+    if array.ndim != 3 or array.shape[1:] != (matrix.shape[1], 3):
+        raise InputError(f"forces of shape {array.shape} do not fit a map from {matrix.shape[1]} atoms")
+    if not np.isfinite(array).all():
+        raise InputError("forces hold values that are no numbers")
+    moments = ForceMoments(matrix.shape[1])
+    moments.add(array)
+    return moments.optimal_map(matrix, constraint_groups, ridge)
+
+
+class ForceMoments:
+    """Second moments ⟨F Fᵀ⟩ of the forces on n atoms, summed over frames and dimensions as they come.
+
+    Parameters
+    ----------
+    n_atoms : int
+
+    Raises
+    ------
+    InputError
+        If there are more than 6000 atoms.
+    """
+
+    def __init__(self, n_atoms: int) -> None:
+        if n_atoms > MAX_COLUMNS:
+            raise InputError(
+                f"the optimal force map of {n_atoms} atoms would need {8e-9 * n_atoms**2:.1f} GB for their second "
+                f"moments (the limit is {MAX_COLUMNS} atoms); use the force map 'constraint_sum'"
+            )
+        self.sum = np.zeros((n_atoms, n_atoms))
+        self.n_frames = 0
+
+    def add(self, forces: NDArray[np.float64]) -> None:
+        """Add frames, shape (F, n, 3)."""
+        rows = forces.transpose(0, 2, 1).reshape(-1, forces.shape[1])
+        self.sum += rows.T @ rows
+        self.n_frames += len(forces)
+
+    def __add__(self, other: "ForceMoments") -> "ForceMoments":
+        total = ForceMoments(len(self.sum))
+        total.sum = self.sum + other.sum
+        total.n_frames = self.n_frames + other.n_frames
+        return total
+
+    def root_mean_square(self, force_map: NDArray[np.float64]) -> float:
+        """Return the root mean square of a component of the mapped forces."""
+        if self.n_frames == 0:
+            return float("nan")
+        total = float(np.einsum("bi,bi->", force_map @ self.sum, force_map))
+        return float(np.sqrt(max(total, 0.0) / (3 * self.n_frames * len(force_map))))
+
+    def optimal_map(
+        self, coordinate_map: ArrayLike, constraint_groups: Sequence[Sequence[int]] = (), ridge: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Return the map of least mean square; see :func:`optimal_force_map`."""
+        matrix = _coordinate_map(coordinate_map)
+        if not (ridge >= 0 and np.isfinite(ridge)):
+            raise InputError(f"the ridge must be zero or positive, not {ridge}")
+        tying = tying_matrix(constraint_groups, matrix.shape[1])
+        n_beads, n_groups = len(matrix), tying.shape[1]
+        constraints = matrix @ tying
+        # One unit for both blocks of the equations, or the smaller drowns in the rounding of the larger.
+        scale = max(float(np.trace(self.sum)) / len(self.sum), ridge) or 1.0
+        moments = (tying.T @ self.sum @ tying + ridge * tying.T @ tying) / scale
+        system = np.block([[moments, constraints.T], [constraints, np.zeros((n_beads, n_beads))]])
+        wanted = np.vstack([np.zeros((n_groups, n_beads)), np.eye(n_beads)])
+        solution = _solve(system, wanted)
+        found = (tying @ solution[:n_groups]).T
+        _check_valid(found, matrix, "the optimal force map")
+        return np.asarray(found)
+
+
+def _solve(system: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve symmetric equations; the solution of least norm where few frames leave some of it undetermined."""
+    from scipy import linalg
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", linalg.LinAlgWarning)
+            return np.asarray(linalg.solve(system, wanted, assume_a="sym"))
+    except (linalg.LinAlgError, linalg.LinAlgWarning):
+        return np.asarray(np.linalg.lstsq(system, wanted, rcond=None)[0])
+
+
+def tying_matrix(constraint_groups: Sequence[Sequence[int]], n_atoms: int) -> NDArray[np.float64]:
+    """Return G (n × groups): 1 where an atom belongs to a group; an atom without constraints is a group of its own."""
+    groups = checked_groups(constraint_groups, n_atoms)
+    owner = np.arange(n_atoms)
+    for group in groups:
+        owner[list(group)] = group[0]
+    _, column = np.unique(owner, return_inverse=True)
+    tying = np.zeros((n_atoms, int(column.max()) + 1))
+    tying[np.arange(n_atoms), column] = 1.0
+    return tying
+
+
+def validity(force_map: NDArray[np.float64], coordinate_map: NDArray[np.float64]) -> float:
+    """Return the largest deviation of W Cᵀ from the identity."""
+    return float(np.abs(force_map @ coordinate_map.T - np.eye(len(force_map))).max())
+
+
+def _coordinate_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.asarray(coordinate_map, dtype=float)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise InputError(f"a map from atoms to beads is a matrix of numbers, not an array of shape {matrix.shape}")
+    return matrix
+
+
+def _check_valid(force_map: NDArray[np.float64], matrix: NDArray[np.float64], what: str) -> None:
+    deviation = np.abs(force_map @ matrix.T - np.eye(len(matrix)))
+    if not deviation.max() < VALID:
+        first, second = np.unravel_index(int(deviation.argmax()), deviation.shape)
+        if first == second:
+            raise InputError(f"{what} does not exist: the atoms of bead {first} leave it undetermined")
+        raise InputError(
+            f"{what} does not exist: rigid constraints tie atoms of beads {min(first, second)} and "
+            f"{max(first, second)} (counted from 0) together; choose beads that are not, or other constraints"
+        )

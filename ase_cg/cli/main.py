@@ -8,6 +8,7 @@ import typer
 
 from ase_cg.cli.analyze import analyze
 from ase_cg.cli.info import info
+from ase_cg.cli.label_forces import label_forces_command
 from ase_cg.cli.map import map_command
 from ase_cg.cli.run import run
 from ase_cg.cli.simulate import simulate
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("map")(map_command)
+app.command("label-forces")(label_forces_command)
 app.command()(train)
 app.command()(simulate)
 app.command()(analyze)

@@ -6,41 +6,99 @@ from typing import Annotated
 import typer
 
 from ase_cg.cli.options import Overwrite, Quiet, parse_resolution
+from ase_cg.errors import InputError
+
+RESOLUTION_HELP = (
+    "calpha, calpha_cbeta, backbone, heavy, residue_com, graph:<beads>, atoms such as ACE:C,ALA:N,ALA:CA, or a YAML "
+    "file with groups."
+)
 
 
 def map_command(
-    trajectories: Annotated[list[Path], typer.Argument(help="All-atom trajectories: anything MDTraj reads, or .npz.")],
+    trajectories: Annotated[
+        list[Path],
+        typer.Argument(help="Trajectories of one molecule, or one YAML file with a list of molecules."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The dataset to write (.h5).")],
-    topology: Annotated[Path, typer.Option("--topology", "-t", help="Structure file with the same atoms.")],
-    temperature: Annotated[float, typer.Option(help="Of the trajectories, in K.")],
-    resolution: Annotated[
-        str, typer.Option("--resolution", "-r", help="calpha, or atoms such as ACE:C,ALA:N,ALA:CA.")
-    ] = "calpha",
-    force_map: Annotated[str, typer.Option(help="How forces are mapped: slice.")] = "slice",
+    topology: Annotated[
+        Path | None, typer.Option("--topology", "-t", help="Structure file with the same atoms (PDB, mmCIF, PSF, …).")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the trajectories, in K.")] = None,
+    resolution: Annotated[str, typer.Option("--resolution", "-r", help=RESOLUTION_HELP)] = "calpha",
+    termini: Annotated[bool, typer.Option("--termini", help="Name the beads at the ends of chains apart.")] = False,
+    residue: Annotated[
+        list[str] | None, typer.Option(help="What a residue counts as: SEP=SER; LIG= leaves it out.")
+    ] = None,
+    force_map: Annotated[str, typer.Option(help="How forces are mapped: optimal, constraint_sum, slice.")] = "optimal",
+    constraints: Annotated[str, typer.Option(help="Rigid bonds of the trajectories: detect, hbonds, none.")] = "detect",
+    ridge: Annotated[float, typer.Option(help="Of the optimal force map, in (eV/Å)²; for short trajectories.")] = 0.0,
     name: Annotated[str, typer.Option(help="Of the molecule.")] = "molecule",
-    length_unit: Annotated[str | None, typer.Option(help="Of .npz positions: Å or nm.")] = None,
-    force_unit: Annotated[str | None, typer.Option(help="Of .npz forces, such as kcal/mol/Å.")] = None,
+    forces: Annotated[list[Path] | None, typer.Option(help=".npy forces of each .npy trajectory.")] = None,
+    weights: Annotated[list[Path] | None, typer.Option(help="Weights of the frames of each trajectory.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help=".npy bead types, compared with the topology.")] = None,
+    group: Annotated[str | None, typer.Option(help="Which molecule of a file in mlcg's layout.")] = None,
+    no_forces: Annotated[bool, typer.Option("--no-forces", help="Leave recorded forces out.")] = False,
+    keep_broken: Annotated[
+        bool, typer.Option("--keep-broken", help="Do not put molecules together that the box has cut.")
+    ] = False,
+    length_unit: Annotated[str | None, typer.Option(help="Of positions without a unit: Å or nm.")] = None,
+    force_unit: Annotated[str | None, typer.Option(help="Of forces without a unit, such as kcal/mol/Å.")] = None,
     trajectory_length: Annotated[
         int | None, typer.Option(help="A file is several trajectories of so many frames.")
     ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add the molecule to a dataset that is there.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Map all-atom trajectories to a dataset of beads."""
-    from ase_cg.data.map import map_trajectory
+    """Map trajectories to a dataset of beads."""
+    from ase_cg.data.map import map_molecules, map_trajectory
+    from ase_cg.data.mapping_settings import read_molecules
 
-    path = map_trajectory(
-        list(trajectories),
-        output,
-        topology=topology,
-        resolution=parse_resolution(resolution),
-        temperature=temperature,
-        force_map=force_map,
-        name=name,
-        length_unit=length_unit,
-        force_unit=force_unit,
-        trajectory_length=trajectory_length,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    if [path.suffix for path in trajectories] in ([".yaml"], [".yml"]):
+        path = map_molecules(read_molecules(trajectories[0]), output, add=add, overwrite=overwrite, quiet=quiet)
+    else:
+        if topology is None or temperature is None:
+            missing = "--topology" if topology is None else "--temperature"
+            raise InputError(f"mapping trajectories needs {missing}")
+        path = map_trajectory(
+            trajectories,
+            output,
+            topology=topology,
+            resolution=parse_resolution(resolution, termini=termini, residues=residue or []),
+            temperature=temperature,
+            force_map=force_map,  # type: ignore[arg-type] # checked there
+            constraints=constraints,  # type: ignore[arg-type] # checked there
+            ridge=ridge,
+            name=name,
+            forces=forces or [],
+            weights=weights or [],
+            embeddings=embeddings,
+            group=group,
+            no_forces=no_forces,
+            keep_broken=keep_broken,
+            length_unit=length_unit,
+            force_unit=force_unit,
+            trajectory_length=trajectory_length,
+            add=add,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
     typer.echo(f"wrote {path}")
+    if not quiet:
+        _show_force_maps(path)
+
+
+def _show_force_maps(path: Path) -> None:
+    """Say what the force maps do to the forces."""
+    from ase_cg.data.dataset import Dataset
+
+    with Dataset.open(path) as dataset:
+        for name, molecule in dataset.molecules.items():
+            report = molecule.force_map_report
+            if report.get("name") == "optimal":
+                typer.echo(
+                    f"{name}: optimal force map, root-mean-square force {report['rms_in_sample']:.2f} in sample, "
+                    f"{report['rms_held_out']:.2f} held out, {report['rms_constraint_sum']:.2f} by the constraint sum "
+                    f"(kcal/mol/Å); {len(report['constraint_groups'])} constraint groups ({report['constraints']}); "
+                    f"|W Cᵀ − I| ≤ {report['validity']:.0e}"
+                )

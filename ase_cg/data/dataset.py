@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, file_hash, written_whole
 from ase_cg.keys import (
+    COORDINATE_MAP,
     COORDINATES,
     DATASET_FORMAT,
     DATASET_VERSION,
+    FORCE_MAP,
     FORCES,
+    MAPPED_ATOMS,
     NAME_PATTERN,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
@@ -28,6 +32,9 @@ from ase_cg.keys import (
 from ase_cg.units import thermal_energy
 
 Floats = NDArray[np.float32]
+CHUNK_BYTES = 2**19
+WORTH_SKIPPING = 256  # frames; a shorter gap is read and dropped
+GATHERED_ROWS = 16384  # frames read in one piece where some of them are picked
 
 
 class Molecule:
@@ -42,8 +49,10 @@ class Molecule:
         In K.
     trajectory_lengths : tuple of int
         Frames of each trajectory; the frames lie one after the other.
-    resolution : str or tuple of str
+    resolution : str, tuple of str, or dict
     force_map : str or None
+    force_map_report : dict
+        What is known of the force map: constraint groups, residuals in kcal/mol/Å, validity.
     mapping : dict
         What it was mapped from, and how.
     """
@@ -56,6 +65,7 @@ class Molecule:
             self.temperature = float(group.attrs["temperature"])
             self.resolution = _resolution(json.loads(group.attrs["resolution"]))
             self.force_map: str | None = group.attrs.get("force_map")
+            self.force_map_report: dict[str, Any] = json.loads(group.attrs.get("force_map_report", "{}"))
             self.mapping: dict[str, Any] = json.loads(group.attrs["mapping"])
             self.trajectory_lengths = tuple(int(n) for n in group[TRAJECTORY_LENGTHS.name])
             shape = group[COORDINATES.name].shape
@@ -90,9 +100,24 @@ class Molecule:
             raise InputError(f"molecule {self.name!r} has no forces; map a trajectory with forces, or train on noise")
         return self._read(FORCES.name, frames)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether frames have weights."""
+        return WEIGHTS.name in self._group
+
     def weights(self) -> NDArray[np.float64] | None:
         """Return the weight of each frame, shape (F,), or None where all count the same."""
-        return np.asarray(self._group[WEIGHTS.name]) if WEIGHTS.name in self._group else None
+        return np.asarray(self._group[WEIGHTS.name]) if self.has_weights else None
+
+    def maps(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the atoms (n,) that were mapped, their coordinate map (N, n) and their force map (N, n).
+
+        None where the molecule has no forces, or they came as forces on beads.
+        """
+        if FORCE_MAP.name not in self._group:
+            return None
+        atoms, positions, forces = (np.asarray(self._group[k.name]) for k in (MAPPED_ATOMS, COORDINATE_MAP, FORCE_MAP))
+        return atoms, positions, forces
 
     def trajectories(self) -> Iterator[slice]:
         """Give the frames of each trajectory."""
@@ -102,10 +127,29 @@ class Molecule:
             start += length
 
     def _read(self, name: str, frames: slice | NDArray[np.int64] | None) -> Floats:
+        stored = self._group[name]
         try:
-            return np.asarray(self._group[name][slice(None) if frames is None else frames], dtype=np.float32)
+            if frames is None or isinstance(frames, slice):
+                return np.asarray(stored[slice(None) if frames is None else frames], dtype=np.float32)
+            return _gathered(stored, frames)
         except OSError as error:
             raise InputError(f"dataset {self._group.file.filename} is truncated or damaged: {reason(error)}") from error
+
+
+def _gathered(stored: Any, frames: NDArray[np.int64]) -> Floats:
+    """Read frames of sorted indices, run by run: HDF5 is slow where it has to pick rows one by one."""
+    gathered = np.empty((len(frames), *stored.shape[1:]), dtype=np.float32)
+    breaks = np.flatnonzero(np.diff(frames) > WORTH_SKIPPING) + 1
+    for places in np.split(np.arange(len(frames)), breaks):
+        if not len(places):
+            continue
+        wanted = frames[places]
+        # Runs in which some rows are skipped are read whole in pieces, and picked from in memory.
+        for piece in np.split(places, np.flatnonzero(np.diff(wanted // GATHERED_ROWS)) + 1):
+            low, high = int(frames[piece[0]]), int(frames[piece[-1]]) + 1
+            rows = np.asarray(stored[low:high], dtype=np.float32)
+            gathered[piece] = rows if len(rows) == len(piece) else rows[frames[piece] - low]
+    return gathered
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
@@ -118,8 +162,8 @@ def _check_format(file: h5py.File, path: Path) -> None:
         )
 
 
-def _resolution(value: str | list[str]) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else tuple(value)
+def _resolution(value: str | list[str] | dict[str, Any]) -> str | tuple[str, ...] | dict[str, Any]:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Dataset:
@@ -198,6 +242,8 @@ class Dataset:
                     "temperature_K": molecule.temperature,
                     "forces": molecule.has_forces,
                     "force_map": molecule.force_map,
+                    "force_map_report": molecule.force_map_report,
+                    "weights": molecule.has_weights,
                     "resolution": molecule.resolution,
                     "bead_names": sorted(set(molecule.topology.names)),
                     "bonds": len(molecule.topology.bonds),
@@ -208,36 +254,49 @@ class Dataset:
         }
 
 
+def chunk_length(n_beads: int) -> int:
+    """Return how many frames lie together on disk: about half a megabyte."""
+    return max(16, min(4096, CHUNK_BYTES // (12 * n_beads)))
+
+
 class MoleculeWriter:
     """Appends frames of one molecule to a dataset that is being created."""
 
-    CHUNK_FRAMES = 256
-
-    def __init__(self, group: h5py.Group, topology: BeadTopology, *, with_forces: bool) -> None:
+    def __init__(
+        self, group: h5py.Group, topology: BeadTopology, *, with_forces: bool, weighted: bool, compress: bool
+    ) -> None:
         self._group = group
         self._shape = (topology.n_beads, 3)
         self._arrays = [COORDINATES, FORCES] if with_forces else [COORDINATES]
+        self._weights: list[NDArray[np.float64]] | None = [] if weighted else None
         self._lengths = [0]
         for key in self._arrays:
             created = group.create_dataset(
                 key.name,
                 shape=(0, *self._shape),
                 maxshape=(None, *self._shape),
-                chunks=(self.CHUNK_FRAMES, *self._shape),
+                chunks=(chunk_length(topology.n_beads), *self._shape),
                 dtype=np.float32,
-                compression="gzip",
-                shuffle=True,
+                **({"compression": "gzip", "shuffle": True} if compress else {}),
             )
             created.attrs["unit"] = key.unit
 
-    def append(self, coordinates: NDArray[Any], forces: NDArray[Any] | None = None) -> None:
-        """Append frames of the current trajectory: coordinates in Å, forces in eV/Å, both (F, N, 3).
+    def append(
+        self, coordinates: NDArray[Any], forces: NDArray[Any] | None = None, weights: NDArray[Any] | None = None
+    ) -> None:
+        """Append frames of the current trajectory: coordinates in Å, forces in eV/Å, both (F, N, 3), weights (F,).
 
         Raises
         ------
         InputError
-            If a shape is wrong, forces are missing or unexpected, or a value is not finite.
+            If a shape is wrong, forces or weights are missing or unexpected, or a value is not finite.
         """
+        if (weights is None) != (self._weights is None):
+            raise InputError("either all frames of a molecule have weights or none has")
+        if weights is not None and self._weights is not None:
+            if weights.shape != (len(coordinates),):
+                raise InputError(f"{weights.size} weights do not fit {len(coordinates)} frames")
+            self._weights.append(np.array(weights, dtype=float))
         given = [coordinates] if forces is None else [coordinates, forces]
         if len(given) != len(self._arrays):
             raise InputError("either all frames of a molecule have forces or none has")
@@ -265,16 +324,38 @@ class MoleculeWriter:
         if not lengths:
             raise InputError("a molecule without frames cannot be written")
         self._group.create_dataset(TRAJECTORY_LENGTHS.name, data=np.array(lengths, dtype=np.int64))
+        if self._weights is not None:
+            self._group.create_dataset(WEIGHTS.name, data=np.concatenate(self._weights))
+
+    def write_maps(
+        self,
+        atoms: NDArray[np.int64],
+        coordinate_map: NDArray[np.float64],
+        force_map: NDArray[np.float64],
+        report: dict[str, Any],
+    ) -> None:
+        """Record the atoms (n,) that were mapped, both maps (N, n), and what is known of the force map."""
+        for key, array in ((MAPPED_ATOMS, atoms), (COORDINATE_MAP, coordinate_map), (FORCE_MAP, force_map)):
+            self._group.create_dataset(key.name, data=array, compression="gzip")
+        self._group.attrs["force_map_report"] = json.dumps(report)
 
 
 class DatasetWriter:
     """A dataset being created; see :func:`create_dataset`."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, *, compress: bool = False) -> None:
         self._file = file
+        self._compress = compress
         file.attrs["format"] = DATASET_FORMAT
         file.attrs["version"] = DATASET_VERSION
-        file.create_group("molecules")
+        file.require_group("molecules")
+
+    def check_name(self, name: str) -> None:
+        """Raise :class:`InputError` if a name cannot be a molecule's or is taken."""
+        if not re.match(NAME_PATTERN, name):
+            raise InputError(f"{name!r} cannot be a molecule's name: use letters, digits, _ . and -")
+        if name in self._file["molecules"]:
+            raise InputError(f"the dataset has a molecule {name!r} already; give this one another name (--name)")
 
     @contextmanager
     def molecule(
@@ -283,20 +364,20 @@ class DatasetWriter:
         topology: BeadTopology,
         *,
         temperature: float,
-        resolution: str | tuple[str, ...],
+        resolution: str | tuple[str, ...] | dict[str, Any],
         force_map: str | None = None,
         mapping: dict[str, Any] | None = None,
+        weighted: bool = False,
     ) -> Iterator[MoleculeWriter]:
         """Add a molecule; with a `force_map` every frame needs forces, and `mapping` says what it was made from.
 
         Raises
         ------
         InputError
-            If the temperature is not positive, the name cannot be one, or nothing is appended.
+            If the temperature is not positive, the name cannot be one or is taken, or nothing is appended.
         """
         thermal_energy(temperature)
-        if not re.match(NAME_PATTERN, name):
-            raise InputError(f"{name!r} cannot be a molecule's name: use letters, digits, _ . and -")
+        self.check_name(name)
         group = self._file["molecules"].create_group(name)
         group.attrs["topology"] = json.dumps(topology.to_dict())
         group.attrs["temperature"] = float(temperature)
@@ -304,19 +385,43 @@ class DatasetWriter:
         group.attrs["mapping"] = json.dumps(mapping or {})
         if force_map is not None:
             group.attrs["force_map"] = force_map
-        writer = MoleculeWriter(group, topology, with_forces=force_map is not None)
+        writer = MoleculeWriter(
+            group, topology, with_forces=force_map is not None, weighted=weighted, compress=self._compress
+        )
         yield writer
         writer.finish()
 
 
 @contextmanager
-def create_dataset(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[DatasetWriter]:
-    """Create a dataset; the file appears only when the block ends without an error.
+def create_dataset(
+    path: str | os.PathLike[str], *, overwrite: bool = False, add: bool = False, compress: bool = False
+) -> Iterator[DatasetWriter]:
+    """Create a dataset, or add to one; the file appears, or changes, only when the block ends without an error.
+
+    Compression with gzip saves a fifth of the room and makes writing and reading eight times as slow.
 
     Raises
     ------
     InputError
-        If the file exists and `overwrite` is false.
+        If the file exists and neither `overwrite` nor `add` is true, `add` is true and it is no dataset, another
+        process is writing it, or the disk is full.
     """
-    with written_whole(path, overwrite=overwrite) as partial, h5py.File(partial, "w") as file:
-        yield DatasetWriter(file)
+    if add:
+        Dataset.open(path).close()
+    with written_whole(path, overwrite=overwrite or add) as partial:
+        if add:
+            shutil.copyfile(path, partial)
+        try:
+            with h5py.File(partial, "a" if add else "w") as file:
+                yield DatasetWriter(file, compress=compress)
+        except (OSError, RuntimeError) as error:
+            # HDF5 tells a full disk in the middle of a sentence of its own; on closing as a RuntimeError.
+            if (isinstance(error, OSError) and error.errno is None) or "rite" in str(error):
+                raise InputError(f"{path} could not be written ({_cause(error)}); nothing of it was kept") from error
+            raise
+
+
+def _cause(error: BaseException) -> str:
+    """Return the system's own words out of an error of HDF5."""
+    found = re.search(r"error message = '([^']+)'", str(error))
+    return found[1] if found else reason(error)

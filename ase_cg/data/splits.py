@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from ase_cg.data.dataset import Molecule
 from ase_cg.errors import InputError
 
+SPARSE = 20  # frames left out for each one taken, from which on reading single frames is a waste
+NEIGHBORS = 100  # frames taken together then
+
 
 class Split(NamedTuple):
     """Sorted frame indices of each part."""
@@ -52,3 +55,13 @@ def split_by_blocks(molecule: Molecule, fractions: tuple[float, float], *, block
         validation=np.sort(np.concatenate([pieces[i] for i in validation])),
         test=np.sort(np.concatenate([pieces[i] for i in test])),
     )
+
+
+def spread_frames(frames: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Return at most `limit` of the sorted frames, evenly spread; of very many, short runs evenly spread."""
+    if len(frames) <= limit:
+        return frames
+    if len(frames) <= SPARSE * limit:
+        return frames[np.linspace(0, len(frames) - 1, limit).astype(int)]
+    starts = np.linspace(0, len(frames) - NEIGHBORS, max(1, limit // NEIGHBORS)).astype(int)
+    return np.asarray(frames[(starts[:, None] + np.arange(NEIGHBORS)).ravel()])

@@ -2,7 +2,7 @@
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ase_cg.errors import InputError
 
@@ -31,9 +31,14 @@ def check_complete(path: Path, frames_read: int) -> None:
             raise InputError(f"{path} is truncated or damaged after frame {complete}")
     elif path.suffix == ".trr":
         with path.open("rb") as file:
-            complete, rest = _walk_trr(file, path.stat().st_size)
-        if rest or complete != frames_read:
-            raise InputError(f"{path} is truncated or damaged after frame {complete}")
+            contents, rest = _walk_trr(file, path.stat().st_size)
+        if contents.without_positions:
+            raise InputError(
+                f"{path}: {contents.without_positions} of {contents.frames} frames hold no positions, which MDTraj "
+                "cannot tell"
+            )
+        if rest or contents.frames != frames_read:
+            raise InputError(f"{path} is truncated or damaged after frame {contents.frames}")
     elif path.suffix == ".dcd":
         with path.open("rb") as file:
             header = file.read(12)
@@ -41,6 +46,29 @@ def check_complete(path: Path, frames_read: int) -> None:
         claimed = struct.unpack(order + "i", header[8:12])[0]
         if claimed > frames_read:
             raise InputError(f"{path} is truncated: its header claims {claimed} frames, and {frames_read} are there")
+
+
+class TrrContents(NamedTuple):
+    """Numbers of frames in a TRR file."""
+
+    frames: int
+    without_positions: int
+    with_forces: int
+
+
+def trr_contents(path: Path) -> TrrContents:
+    """Return what the frames of a TRR file hold.
+
+    Raises
+    ------
+    InputError
+        If the file ends in the middle of a frame.
+    """
+    with path.open("rb") as file:
+        contents, rest = _walk_trr(file, path.stat().st_size)
+    if rest:
+        raise InputError(f"{path} is truncated or damaged after frame {contents.frames}")
+    return contents
 
 
 def _walk_xtc(file: BinaryIO, size: int) -> tuple[int, bool]:
@@ -70,28 +98,26 @@ def _walk_xtc(file: BinaryIO, size: int) -> tuple[int, bool]:
     return frames, False
 
 
-def _walk_trr(file: BinaryIO, size: int) -> tuple[int, bool]:
-    """Return the number of complete frames, and whether something incomplete follows them."""
-    frames = end = 0
+def _walk_trr(file: BinaryIO, size: int) -> tuple[TrrContents, bool]:
+    """Return what the complete frames hold, and whether something incomplete follows them."""
+    frames = empty = forced = end = 0
     while end < size:
         file.seek(end)
         start = file.read(12)
         if len(start) < 12 or struct.unpack(">i", start[:4])[0] != TRR_MAGIC:
-            return frames, True
+            return TrrContents(frames, empty, forced), True
         file.seek((struct.unpack(">i", start[8:12])[0] + 3) // 4 * 4, 1)  # the name of the format
         header = file.read(13 * 4)
         if len(header) < 13 * 4:
-            return frames, True
+            return TrrContents(frames, empty, forced), True
         *sizes, atoms, _, _ = struct.unpack(">13i", header)
         box, x, v, f = sizes[2], *sizes[7:10]
-        if not x:
-            raise InputError(
-                f"{file.name}: frame {frames} (counted from 0) holds no positions, which MDTraj cannot tell"
-            )
         # Nine numbers in the box, three an atom: their size tells single from double precision.
         double = box == 9 * 8 or max(x, v, f) == atoms * 3 * 8
         end = file.tell() + 2 * (8 if double else 4) + sum(sizes)
         if end > size:
-            return frames, True
+            return TrrContents(frames, empty, forced), True
         frames += 1
-    return frames, False
+        empty += not x
+        forced += bool(f)
+    return TrrContents(frames, empty, forced), False

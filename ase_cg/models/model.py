@@ -26,7 +26,7 @@ class ModelCard:
     ----------
     temperature : float
         Of the data, in K.
-    resolution : str or tuple of str
+    resolution : str, tuple of str, or dict
     topologies : tuple of BeadTopology
         Molecules it was trained on.
     labels : str
@@ -38,7 +38,7 @@ class ModelCard:
     """
 
     temperature: float
-    resolution: str | tuple[str, ...]
+    resolution: str | tuple[str, ...] | dict[str, Any]
     topologies: tuple[BeadTopology, ...] = ()
     labels: str = "none"
     noise_std: float = 0.0
@@ -54,7 +54,7 @@ class ModelCard:
         resolution = data["resolution"]
         return cls(
             temperature=float(data["temperature"]),
-            resolution=resolution if isinstance(resolution, str) else tuple(resolution),
+            resolution=tuple(resolution) if isinstance(resolution, list) else resolution,
             topologies=tuple(BeadTopology.from_dict(topology) for topology in data["topologies"]),
             labels=data["labels"],
             noise_std=float(data["noise_std"]),

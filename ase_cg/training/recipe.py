@@ -4,19 +4,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ase_cg.errors import InputError, hint
-from ase_cg.files import existing_file
+from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.keys import NAME_PATTERN
+from ase_cg.settings import Section, read_yaml, relative, validated
 from ase_cg.units import quantity, whole_ratio
-
-
-class Section(BaseModel):
-    """Part of a recipe: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _time(text: Any) -> Any:
@@ -33,18 +26,10 @@ Time = Annotated[str, BeforeValidator(_time)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 
 
-class DataSection(Section):
+class DataSection(MappingSettings):
     """Where the data come from: all-atom trajectories to map, or a dataset already mapped."""
 
     dataset: Path | None = None
-    trajectories: list[Path] = []
-    topology: Path | None = None
-    resolution: str | list[str] = "calpha"
-    temperature: float | None = Field(default=None, gt=0)
-    force_map: Literal["slice"] = "slice"
-    length_unit: str | None = None
-    force_unit: str | None = None
-    trajectory_length: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -86,6 +71,7 @@ class TrainingSection(Section):
     blocks: int = Field(default=20, ge=3)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
+    memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
 
 class SimulationSection(Section):
@@ -123,6 +109,8 @@ class Recipe(Section):
     Read one with :meth:`read`; paths in it are relative to its file.
     """
 
+    model_config = ConfigDict(title="a recipe")
+
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
@@ -159,66 +147,16 @@ class Recipe(Section):
             If the file is missing or no YAML, or a key or value is wrong; the message names it, and the
             nearest right one.
         """
-        found = existing_file(path, "recipe")
-        try:
-            data = yaml.safe_load(found.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"recipe {found} is no valid YAML: {reason}") from error
-        if not isinstance(data, dict):
-            raise InputError(f"recipe {found} is no mapping of keys to values")
-        try:
-            recipe = cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(f"recipe {found}: {_first_problem(cls, error)}") from error
-        return recipe.relative_to(found.parent)
+        recipe = validated(cls, read_yaml(path, "recipe"), f"recipe {os.fspath(path)}")
+        return recipe.relative_to(Path(path).parent)
 
     def relative_to(self, folder: Path) -> Self:
         """Return the recipe with its paths taken relative to a folder."""
-
-        def moved(path: Path | None) -> Path | None:
-            return None if path is None else folder / path.expanduser()
-
-        data = self.data.model_copy(
-            update={
-                "dataset": moved(self.data.dataset),
-                "topology": moved(self.data.topology),
-                "trajectories": [folder / path.expanduser() for path in self.data.trajectories],
-            }
-        )
+        data = self.data.relative_to(folder)
         return self.model_copy(
             update={
-                "data": data,
-                "simulation": self.simulation.model_copy(update={"start": moved(self.simulation.start)}),
-                "analysis": self.analysis.model_copy(update={"reference": moved(self.analysis.reference)}),
+                "data": data.model_copy(update={"dataset": relative(data.dataset, folder)}),
+                "simulation": self.simulation.model_copy(update={"start": relative(self.simulation.start, folder)}),
+                "analysis": self.analysis.model_copy(update={"reference": relative(self.analysis.reference, folder)}),
             }
         )
-
-
-def _first_problem(recipe: type[BaseModel], error: ValidationError) -> str:
-    """Say the first problem in one sentence, with the nearest right key or value."""
-    problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"]]
-    where = ".".join(place) or "the recipe"
-    if problem["type"] == "extra_forbidden":
-        known = _keys_beside(recipe, place)
-        return f"{where} is no key of a recipe; {hint(place[-1], known)}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    given = problem.get("input")
-    if problem["type"] == "literal_error":
-        known = [part.strip("' ") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{where} cannot be {given!r}; {hint(given, known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(given, dict | BaseModel):
-        return message if where == "the recipe" else f"{where} {message}"
-    return f"{where} cannot be {given!r}: {message}"
-
-
-def _keys_beside(model: type[BaseModel], place: list[str]) -> list[str]:
-    for part in place[:-1]:
-        field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return list(model.model_fields)

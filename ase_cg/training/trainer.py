@@ -8,47 +8,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ase_cg.beads.atoms import standard_vocabulary
-from ase_cg.beads.topology import BeadTopology
-from ase_cg.data.dataset import Dataset
 from ase_cg.data.graph import n_pairs
-from ase_cg.data.splits import Split, split_by_blocks
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError, reason
 from ase_cg.files import read_record, write_record
 from ase_cg.labels import label_source
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
+from ase_cg.training.data import TrainingData, as_tensor, read_training_data
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
 from ase_cg.units import thermal_energy
 
 MODEL_NAME = "model.safetensors"
-
-
-class TrainingData(NamedTuple):
-    """What training needs of a dataset, in memory."""
-
-    coordinates: NDArray[np.float32]
-    forces: NDArray[np.float32] | None
-    split: Split
-    topology: BeadTopology
-    temperature: float
-    resolution: str | tuple[str, ...]
-    vocabulary: tuple[str, ...]
-    priors: PriorSet
-    training_priors: PriorSet | None
-    hash: str
 
 
 def train(
@@ -90,9 +70,9 @@ def train(
             f"recipe {recipe.name!r} names trajectories but no dataset; map them first with `ase-cg map` and give the "
             "result with --dataset, or use `ase-cg run`"
         )
-    data = _read(recipe, Path(path))
+    data = read_training_data(recipe, Path(path))
     labels = label_source(recipe.labels).fit(
-        None if data.forces is None else torch.from_numpy(data.forces[data.split.train]),
+        as_tensor(data.label_forces),
         kT=thermal_energy(data.temperature),
         noise_std=recipe.noise_std,
     )
@@ -126,46 +106,6 @@ def train(
     return folder / MODEL_NAME
 
 
-def _read(recipe: Recipe, path: Path) -> TrainingData:
-    """Read the dataset, split it, and fit the priors to the training part."""
-    settings = recipe.training
-    with Dataset.open(path) as dataset:
-        molecule = dataset.only_molecule()
-        needs_forces = label_source(recipe.labels).needs_forces
-        split = split_by_blocks(
-            molecule,
-            (settings.validation_fraction, settings.test_fraction),
-            blocks=settings.blocks,
-            seed=settings.seed,
-        )
-        vocabulary = standard_vocabulary(molecule.topology.names)
-
-        def fitted(noise_std: float) -> PriorSet:
-            return PriorSet.fit(
-                molecule,
-                recipe.priors,
-                vocabulary=vocabulary,
-                frames=split.train,
-                noise_std=noise_std,
-                seed=settings.seed,
-            )
-
-        noised = fitted(recipe.noise_std) if recipe.noise_std else None
-        sharpened = noised is not None and recipe.sharpened_priors
-        return TrainingData(
-            coordinates=molecule.coordinates(),
-            forces=molecule.forces() if needs_forces else None,
-            split=split,
-            topology=molecule.topology,
-            temperature=molecule.temperature,
-            resolution=molecule.resolution,
-            vocabulary=vocabulary,
-            priors=fitted(0.0) if noised is None or sharpened else noised,
-            training_priors=noised if sharpened else None,
-            hash=dataset.hash(),
-        )
-
-
 def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: bool) -> bool:
     """Make the folder ready, or return True if the same training is already finished there."""
     record = folder / "training.json"
@@ -197,15 +137,8 @@ def _fit(
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     from ase_cg.training.callbacks import EpochProgress, RelocatableCheckpoint
-    from ase_cg.training.frames import frame_loader
 
     settings = recipe.training
-
-    def loader(frames: NDArray[np.int64], *, shuffle: bool) -> Any:
-        forces = None if data.forces is None else data.forces[frames]
-        return frame_loader(
-            data.coordinates[frames], forces, batch_size=settings.batch_size, shuffle=shuffle, seed=settings.seed
-        )
 
     checkpoints = RelocatableCheckpoint(
         folder / "checkpoints", filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
@@ -233,15 +166,15 @@ def _fit(
         with _interruptible():
             trainer.fit(
                 objective,
-                loader(data.split.train, shuffle=True),
-                loader(data.split.validation, shuffle=False),
+                data.loader(data.split.train, settings, shuffle=True),
+                data.loader(data.split.validation, settings, shuffle=False),
                 ckpt_path=last if last.is_file() else None,
                 weights_only=True,
             )
         if not checkpoints.best_model_path:
             raise InputError("training diverged: no epoch had a finite validation loss; lower training.learning_rate")
         objective.load_state_dict(_read_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
-        tested = trainer.test(objective, loader(data.split.test, shuffle=False), verbose=False)[0]
+        tested = trainer.test(objective, data.loader(data.split.test, settings, shuffle=False), verbose=False)[0]
     losses = {
         "validation_loss": float("nan" if checkpoints.best_model_score is None else checkpoints.best_model_score),
         "test_loss": float(tested["test_loss"]),

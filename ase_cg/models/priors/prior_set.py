@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.graph import BeadGraph, topology_graph
+from ase_cg.data.splits import spread_frames
 from ase_cg.errors import InputError
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.priors.harmonic import PRIORS, HarmonicTerm
@@ -67,9 +68,7 @@ class PriorSet(EnergyTerm):
         """
         molecule = data.only_molecule() if isinstance(data, Dataset) else data
         chosen = np.arange(molecule.n_frames) if frames is None else frames
-        if len(chosen) > MAX_FRAMES:
-            chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_FRAMES).astype(int)]
-        positions = molecule.coordinates(chosen).astype(float)
+        positions = molecule.coordinates(spread_frames(chosen, MAX_FRAMES)).astype(float)
         if noise_std:
             positions = positions + noise_std * np.random.default_rng(seed).standard_normal(positions.shape)
         return cls.fit_positions(

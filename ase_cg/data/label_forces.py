@@ -1,0 +1,233 @@
+"""Forces for trajectories that were saved without: evaluated again by OpenMM."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_cg.beads.structure import NM, read_structure
+from ase_cg.data.importers import Source
+from ase_cg.data.importers.frames import Frames
+from ase_cg.errors import InputError, reason
+from ase_cg.files import existing_file, refuse_existing, written_whole
+from ase_cg.progress import Progress
+
+PathLike = str | os.PathLike[str]
+ROUNDED_FORMATS = frozenset({".xtc", ".pdb", ".gro"})  # to 0.01 Å or so
+
+
+def label_forces(
+    trajectories: PathLike | Sequence[PathLike],
+    output: PathLike,
+    *,
+    topology: PathLike,
+    system: PathLike | None = None,
+    force_field: Sequence[str] = (),
+    selection: str = "all",
+    platform: str | None = None,
+    length_unit: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Evaluate the forces of an OpenMM system on all frames of an all-atom trajectory.
+
+    Parameters
+    ----------
+    trajectories : path or sequence of paths
+        Files as in :class:`ase_cg.data.importers.Source`, of all atoms of the system.
+    output : path
+        MDTraj's HDF5 with a further array ``forces`` in kJ/mol/nm, which :func:`ase_cg.map_trajectory` reads; it is
+        its own topology.
+    topology : path
+        Structure file with the same atoms, hydrogens and solvent included.
+    system : path, optional
+        An OpenMM system, serialized as XML, that the trajectories were run with.
+    force_field : sequence of str
+        Instead of `system`: OpenMM's force-field files, such as ``amber14/protein.ff14SB.xml`` and
+        ``implicit/obc2.xml``. Without constraints; particle-mesh Ewald with a cutoff of 1 nm where the trajectory has
+        a cell, no cutoff where it has none.
+    selection : str
+        MDTraj selection of the atoms that are written; ``"not water"`` keeps the file small.
+    platform : str, optional
+        OpenMM's platform (CPU, CUDA, …); by default the fastest.
+    length_unit : str, optional
+        Of files that do not declare theirs.
+    overwrite, quiet : bool
+
+    Returns
+    -------
+    Path
+        Of the output.
+
+    Raises
+    ------
+    InputError
+        If something does not fit, or a force is no number; nothing is left behind then.
+
+    Notes
+    -----
+    Forces along constrained bonds are not part of OpenMM's forces, as is usual in trajectories that were saved with
+    forces; the force maps take constraints into account.
+    """
+    paths = [Path(p) for p in ([trajectories] if isinstance(trajectories, str | os.PathLike) else trajectories)]
+    if not paths:
+        raise InputError("no trajectory was given")
+    refuse_existing(Path(output), overwrite=overwrite)
+    structure = read_structure(topology)
+    sources = [Source(path, structure.topology, length_unit, read_forces=False) for path in paths]
+    first = next(sources[0].chunks(), None)
+    if first is None:
+        raise InputError(f"{paths[0]} holds no frames")
+    context = _context(structure.topology, system, force_field, platform, periodic=first.cells is not None)
+    kept = _selected(structure.topology, selection)
+    for path in paths:
+        if path.suffix.lower() in ROUNDED_FORMATS:
+            warnings.warn(
+                f"{path} keeps positions to about 0.01 Å: forces of stiff bonds that were not constrained get a noise "
+                "of several kcal/mol/Å",
+                UserWarning,
+                stacklevel=2,
+            )
+    counts = [source.count() for source in sources]
+    total = sum(n for n in counts if n) if all(counts) else 0
+    with (
+        written_whole(output, overwrite=overwrite) as partial,
+        Progress("Evaluating forces", total, quiet=quiet) as progress,
+        _Output(partial, structure.topology.subset(kept)) as file,
+    ):
+        for source in sources:
+            done = 0
+            for frames in source.chunks():
+                forces = np.stack(list(_forces(context, frames, source.path, done)))
+                file.append(frames.positions[:, kept], forces[:, kept], frames.cells)
+                done += len(frames.positions)
+                progress.advance(len(frames.positions))
+    return Path(output)
+
+
+def _openmm() -> Any:
+    try:
+        import openmm
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "evaluating forces needs OpenMM, which is not installed; pip install 'ase-cg[openmm]'"
+        ) from error
+    return openmm
+
+
+def _selected(topology: Any, selection: str) -> NDArray[np.int64]:
+    try:
+        kept = np.asarray(topology.select(selection), dtype=np.int64)
+    except Exception as error:
+        # MDTraj's parser raises many kinds of errors for a selection it cannot read.
+        raise InputError(f"selection {selection!r} cannot be read: {reason(error)}") from error
+    if not len(kept):
+        raise InputError(f"selection {selection!r} matches no atom")
+    return kept
+
+
+def _context(
+    topology: Any, system: PathLike | None, force_field: Sequence[str], platform: str | None, *, periodic: bool
+) -> Any:
+    openmm = _openmm()
+    if (system is None) == (not force_field):
+        raise InputError("give either an OpenMM system (--system) or force-field files (--force-field)")
+    made = _read_system(Path(system)) if system is not None else _make_system(topology, force_field, periodic=periodic)
+    if made.getNumParticles() != topology.n_atoms:
+        raise InputError(
+            f"the system has {made.getNumParticles()} particles, but the topology {topology.n_atoms} atoms"
+        )
+    integrator = openmm.VerletIntegrator(0.001)  # a context needs one; no step is made
+    try:
+        chosen = () if platform is None else (openmm.Platform.getPlatformByName(platform),)
+        return openmm.Context(made, integrator, *chosen)
+    except openmm.OpenMMException as error:
+        names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+        raise InputError(f"OpenMM cannot use this system here ({reason(error)}); it has {', '.join(names)}") from error
+
+
+def _read_system(path: Path) -> Any:
+    openmm = _openmm()
+    text = existing_file(path, "OpenMM system").read_text(encoding="utf-8")
+    try:
+        made = openmm.XmlSerializer.deserialize(text)
+    except (openmm.OpenMMException, ValueError) as error:
+        raise InputError(f"{path} is no serialized OpenMM system: {reason(error)}") from error
+    if not isinstance(made, openmm.System):
+        raise InputError(f"{path} holds an OpenMM {type(made).__name__}, not a System")
+    return made
+
+
+def _make_system(topology: Any, force_field: Sequence[str], *, periodic: bool) -> Any:
+    from openmm import app, unit
+
+    try:
+        field = app.ForceField(*force_field)
+        if periodic:
+            return field.createSystem(topology.to_openmm(), nonbondedMethod=app.PME, nonbondedCutoff=1 * unit.nanometer)
+        return field.createSystem(topology.to_openmm(), nonbondedMethod=app.NoCutoff)
+    except Exception as error:
+        # OpenMM's force fields raise many kinds of errors for files and residues that they do not know.
+        raise InputError(f"no system can be made with {', '.join(force_field)}: {reason(error)}") from error
+
+
+def _forces(context: Any, frames: Frames, path: Path, done: int) -> Iterator[NDArray[np.float64]]:
+    """Give the forces of each frame in kJ/mol/nm, shape (n, 3)."""
+    openmm = _openmm()
+    for number, positions in enumerate(frames.positions):
+        try:
+            if frames.cells is not None:
+                context.setPeriodicBoxVectors(*(frames.cells[number] / NM))
+            context.setPositions(positions / NM)
+            context.computeVirtualSites()
+            forces = context.getState(getForces=True).getForces(asNumpy=True)._value  # noqa: SLF001 - without its unit
+        except openmm.OpenMMException as error:
+            raise InputError(f"{path}: forces of frame {done + number} cannot be evaluated: {reason(error)}") from error
+        if not np.isfinite(forces).all():
+            raise InputError(f"{path}: frame {done + number} (counted from 0) has forces that are no numbers")
+        yield forces
+
+
+class _Output:
+    """An HDF5 trajectory of MDTraj being written, forces beside positions."""
+
+    def __init__(self, path: Path, topology: Any) -> None:
+        self._path, self._topology = path, topology
+
+    def __enter__(self) -> Self:
+        import h5py
+        from mdtraj.formats import HDF5TrajectoryFile
+
+        with HDF5TrajectoryFile(str(self._path), "w", force_overwrite=True) as header:
+            header.topology = self._topology
+        self._file = h5py.File(self._path, "r+")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(
+        self, positions: NDArray[np.float64], forces: NDArray[np.float64], cells: NDArray[np.float64] | None
+    ) -> None:
+        """Append frames: positions and cells in Å, forces in kJ/mol/nm."""
+        self._extend("coordinates", positions / NM, "nanometers")
+        self._extend("forces", forces, "kJ/mol/nm")
+        if cells is not None:
+            from mdtraj.utils import box_vectors_to_lengths_and_angles
+
+            lengths_and_angles = np.stack(box_vectors_to_lengths_and_angles(*cells.transpose(1, 0, 2)), axis=-1)
+            self._extend("cell_lengths", lengths_and_angles[:, :3] / NM, "nanometers")
+            self._extend("cell_angles", lengths_and_angles[:, 3:], "degrees")
+
+    def _extend(self, name: str, array: NDArray[np.float64], units: str) -> None:
+        if name not in self._file:
+            shape = array.shape[1:]
+            made = self._file.create_dataset(name, (0, *shape), np.float32, maxshape=(None, *shape), chunks=True)
+            made.attrs["units"] = np.bytes_(units.encode())
+        stored = self._file[name]
+        stored.resize(len(stored) + len(array), axis=0)
+        stored[len(stored) - len(array) :] = array

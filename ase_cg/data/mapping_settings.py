@@ -1,0 +1,143 @@
+"""Everything that decides how trajectories become a molecule of a dataset."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from ase_cg.beads.forcemap import ForceMapName
+from ase_cg.beads.resolution import Resolution
+from ase_cg.files import file_hash
+from ase_cg.keys import NAME_PATTERN
+from ase_cg.settings import Section, read_yaml, relative, validated
+
+FILE_FIELDS = ("trajectories", "forces", "weights")
+ConstraintSource = Literal["detect", "hbonds", "none"]
+
+
+class MappingSettings(Section):
+    """How trajectories are read and mapped.
+
+    Attributes
+    ----------
+    trajectories : list of Path
+        Files of :class:`ase_cg.data.importers.Source`; each is a trajectory of its own.
+    forces : list of Path
+        ``.npy`` files with the forces of ``.npy`` trajectories, one for each.
+    weights : list of Path
+        ``.npy`` or text files with the weight of each frame, one for each trajectory.
+    embeddings : Path or None
+        ``.npy`` file with the bead types of a published data set, to be checked against the topology.
+    group : str or None
+        Which molecule of a file in mlcg's layout.
+    resolution : str, list of str, or dict
+        See :class:`ase_cg.beads.resolution.Resolution`.
+    force_map : {"optimal", "constraint_sum", "slice"}
+    constraints : {"detect", "hbonds", "none"}
+        Which atoms rigid constraints tie together: found in the data, all bonds to hydrogen, or none.
+    ridge : float
+        Of the optimal force map, in (eV/Å)².
+    no_forces : bool
+        Leave recorded forces out.
+    keep_broken : bool
+        Do not put molecules together that the periodic box has cut.
+    length_unit, force_unit : str or None
+        Of files that do not declare theirs.
+    trajectory_length : int or None
+        A file is several trajectories of so many frames, one after the other.
+    """
+
+    model_config = ConfigDict(title="the settings of a mapping")
+
+    trajectories: list[Path] = []
+    forces: list[Path] = []
+    weights: list[Path] = []
+    embeddings: Path | None = None
+    group: str | None = None
+    topology: Path | None = None
+    resolution: str | list[str] | dict[str, Any] = "calpha"
+    temperature: float | None = Field(default=None, gt=0)
+    force_map: ForceMapName = "optimal"
+    constraints: ConstraintSource = "detect"
+    ridge: float = Field(default=0.0, ge=0)
+    no_forces: bool = False
+    keep_broken: bool = False
+    length_unit: str | None = None
+    force_unit: str | None = None
+    trajectory_length: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_file_each(self) -> Self:
+        for field in ("forces", "weights"):
+            given = len(getattr(self, field))
+            if given and given != len(self.trajectories):
+                raise ValueError(f"has {given} files of {field} for {len(self.trajectories)} trajectories")
+        return self
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the settings with their paths taken relative to a folder."""
+        update: dict[str, Any] = {
+            field: [folder / path.expanduser() for path in getattr(self, field)] for field in FILE_FIELDS
+        }
+        for field in ("embeddings", "topology"):
+            update[field] = relative(getattr(self, field), folder)
+        if isinstance(self.resolution, str) and Path(self.resolution).suffix in {".yaml", ".yml"}:
+            update["resolution"] = str(folder / self.resolution)
+        return self.model_copy(update=update)
+
+
+class MoleculeSettings(MappingSettings):
+    """One molecule of a dataset: its trajectories, and how they are mapped; `name` is its name there."""
+
+    model_config = ConfigDict(title="a molecule")
+
+    name: str = Field(default="molecule", pattern=NAME_PATTERN)
+    trajectories: list[Path] = Field(min_length=1)
+    topology: Path
+    temperature: float = Field(gt=0)
+
+    def record(self) -> dict[str, Any]:
+        """Return everything that decides the mapped molecule, JSON-safe; files by name and content."""
+        described = self.model_dump(mode="json", exclude={"name"})
+        for field in FILE_FIELDS:
+            described[field] = [_fingerprint(path) for path in getattr(self, field)]
+        for field in ("topology", "embeddings"):
+            path = getattr(self, field)
+            described[field] = None if path is None else _fingerprint(path)
+        spec = Resolution.of(self.resolution).spec
+        described["resolution"] = list(spec) if isinstance(spec, tuple) else spec
+        return described
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": file_hash(path)}
+
+
+class MoleculeList(Section):
+    """A YAML file with several molecules for one dataset; paths in it are relative to the file."""
+
+    model_config = ConfigDict(title="a list of molecules")
+
+    molecules: list[MoleculeSettings] = Field(min_length=1)
+
+    @field_validator("molecules")
+    @classmethod
+    def _each_name_once(cls, molecules: list[MoleculeSettings]) -> list[MoleculeSettings]:
+        names = [molecule.name for molecule in molecules]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two molecules are called {twice[0]!r}; give each a name of its own")
+        return molecules
+
+
+def read_molecules(path: str | os.PathLike[str]) -> list[MoleculeSettings]:
+    """Read a YAML file with the key ``molecules``.
+
+    Raises
+    ------
+    InputError
+        If it is missing or no YAML, or a key or a value is wrong, naming it.
+    """
+    found = validated(MoleculeList, read_yaml(path, "list of molecules"), f"list of molecules {os.fspath(path)}")
+    return [molecule.relative_to(Path(path).parent) for molecule in found.molecules]

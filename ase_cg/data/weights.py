@@ -1,0 +1,52 @@
+"""What comes beside the frames of a data set: their weights, and the bead types of published sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_cg.errors import InputError, reason
+
+
+def read_weights(path: Path) -> NDArray[np.float64]:
+    """Read the weight of each frame from a ``.npy`` or text file, shape (F,).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a weight is negative or no number, or all are zero.
+    """
+    try:
+        weights = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as weights: {reason(error)}") from error
+    weights = np.atleast_1d(weights).astype(float)
+    if weights.ndim != 1:
+        raise InputError(f"{path} holds an array of shape {weights.shape}, not one weight for each frame")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise InputError(f"{path}: the weight of frame {bad[0]} (counted from 0) is {weights[bad[0]]}; it must be ≥ 0")
+    if not weights.sum() > 0:
+        raise InputError(f"{path} holds no weight above zero")
+    return weights
+
+
+def check_types(types: NDArray[Any], names: Sequence[str], where: str) -> None:
+    """Check that the bead types of published data fit the topology: one for each bead, the same for the same name.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    if types.shape != (len(names),):
+        raise InputError(f"{where} has bead types of shape {types.shape}, but the topology makes {len(names)} beads")
+    by_name: dict[str, Any] = {}
+    for bead, (name, kind) in enumerate(zip(names, types.tolist(), strict=True)):
+        if by_name.setdefault(name, kind) != kind:
+            raise InputError(
+                f"{where} gives bead {bead} ({name}) type {kind}, but another {name} type {by_name[name]}; give the "
+                "topology that belongs to it"
+            )

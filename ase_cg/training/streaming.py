@@ -1,0 +1,138 @@
+"""Batches of a dataset larger than memory: blocks of frames read ahead, shuffled among themselves."""
+
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_cg.data.dataset import Dataset
+
+BLOCK_FRAMES = 256  # read in one go; frames of a block meet in the same part of an epoch
+BUFFER_BYTES = 2**28  # of frames that are shuffled among themselves
+READ_AHEAD = 2  # buffers
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+class FrameStream:
+    """Gives batches of frames, read from disk while the model works on those before.
+
+    Blocks of neighbouring frames are read in random order, as many at a time as fit into the buffer, and the frames in
+    it are shuffled. The order depends on the seed and the epoch only.
+
+    Parameters
+    ----------
+    path : Path
+        Of the dataset.
+    molecule : str
+    frames : ndarray of int
+        Sorted indices of the frames to give.
+    with_forces : bool
+    batch_size : int
+    shuffle : bool
+    seed : int
+    buffer_bytes : int
+        Memory of one buffer; two are read ahead.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        molecule: str,
+        frames: NDArray[np.int64],
+        *,
+        with_forces: bool,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        self.path, self.molecule, self.frames = path, molecule, frames
+        self.with_forces, self.batch_size, self.shuffle, self.seed = with_forces, batch_size, shuffle, seed
+        with Dataset.open(path) as dataset:
+            n_beads = dataset.molecules[molecule].topology.n_beads
+        frame_bytes = 12 * n_beads * (2 if with_forces else 1)
+        self._blocks_at_once = max(1, buffer_bytes // (frame_bytes * BLOCK_FRAMES))
+        self.sampler = self  # where Lightning looks for set_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.frames) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        waiting: queue.Queue[tuple[NDArray[np.float32], ...] | BaseException | None] = queue.Queue(READ_AHEAD)
+        ended = threading.Event()
+        reader = threading.Thread(target=self._read, args=(waiting, ended), daemon=True)
+        reader.start()
+        try:
+            yield from self._batches(waiting)
+        finally:
+            ended.set()
+            while reader.is_alive():  # it may wait for room in the queue
+                try:
+                    waiting.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+            reader.join()
+
+    def _batches(
+        self, waiting: "queue.Queue[tuple[NDArray[np.float32], ...] | BaseException | None]"
+    ) -> Iterator[Batch]:
+        """Cut the buffers into batches; what is left of one goes in front of the next."""
+        rest: list[Tensor] = []
+        while True:
+            buffer = waiting.get()
+            if isinstance(buffer, BaseException):
+                raise buffer
+            arrays = [] if buffer is None else [torch.from_numpy(array) for array in buffer]
+            if rest and arrays:
+                arrays = [torch.cat(pair) for pair in zip(rest, arrays, strict=True)]
+            arrays = arrays or rest
+            count = len(arrays[0]) if arrays else 0
+            stop = count if buffer is None else count // self.batch_size * self.batch_size
+            for start in range(0, stop, self.batch_size):
+                part = [array[start : start + self.batch_size] for array in arrays]
+                yield part[0], part[1] if self.with_forces else None
+            if buffer is None:
+                return
+            rest = [array[stop:] for array in arrays]
+
+    def _read(
+        self,
+        waiting: "queue.Queue[tuple[NDArray[np.float32], ...] | BaseException | None]",
+        ended: threading.Event,
+    ) -> None:
+        """Fill the queue with buffers, in a thread of its own."""
+        try:
+            rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
+            n_blocks = math.ceil(len(self.frames) / BLOCK_FRAMES)
+            order = rng.permutation(n_blocks) if self.shuffle else np.arange(n_blocks)
+            with Dataset.open(self.path) as dataset:
+                molecule = dataset.molecules[self.molecule]
+                for start in range(0, n_blocks, self._blocks_at_once):
+                    blocks = np.sort(order[start : start + self._blocks_at_once])
+                    frames = np.concatenate(
+                        [self.frames[block * BLOCK_FRAMES : (block + 1) * BLOCK_FRAMES] for block in blocks]
+                    )
+                    buffer = [molecule.coordinates(frames)]
+                    if self.with_forces:
+                        buffer.append(molecule.forces(frames))
+                    if self.shuffle:
+                        mixed = rng.permutation(len(frames))
+                        buffer = [array[mixed] for array in buffer]
+                    if ended.is_set():
+                        return
+                    waiting.put(tuple(buffer))
+            waiting.put(None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the thread that waits
+            waiting.put(error)
