@@ -230,7 +230,9 @@ class CGCalculator(Calculator):
 
     def _types(self, beads: Atoms) -> NDArray[np.int64]:
         vocabulary = self._model.vocabulary
-        types: NDArray[np.int64] = beads.arrays.get(BEAD_TYPE.name, beads.numbers - 1)
+        types: NDArray[np.int64] | None = beads.arrays.get(BEAD_TYPE.name)
+        if types is None:
+            types = self._types_of_numbers(beads.numbers)
         if len(types) == 0 or types.min() < 0 or types.max() >= len(vocabulary):
             raise InputError(
                 f"the {len(types)} atoms are no beads of this model, which knows {len(vocabulary)} types; "
@@ -248,11 +250,24 @@ class CGCalculator(Calculator):
                 )
         return types
 
+    def _types_of_numbers(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the types that atomic numbers stand for; where they begin again, the molecule tells."""
+        from ase_cg.beads.atoms import MAX_NUMBER, bead_numbers, bead_types
+
+        if len(self._model.vocabulary) > MAX_NUMBER:
+            for topology in self._known_topologies():
+                types = bead_types(topology.names, self._model.vocabulary)
+                if np.array_equal(bead_numbers(types), numbers):
+                    return types
+        return numbers - 1
+
+    def _known_topologies(self) -> list[BeadTopology]:
+        return [self._given_topology] if self._given_topology else list(self._model.card.topologies)
+
     def _find_topology(self, types: tuple[int, ...]) -> BeadTopology:
         from ase_cg.beads.atoms import bead_types
 
-        known = [self._given_topology] if self._given_topology else list(self._model.card.topologies)
-        for topology in known:
+        for topology in self._known_topologies():
             if tuple(bead_types(topology.names, self._model.vocabulary).tolist()) == types:
                 return topology
         raise InputError(

@@ -59,7 +59,8 @@ def relative(path: Path | None, folder: Path) -> Path | None:
 
 def _first_problem(settings: type[BaseModel], error: ValidationError) -> str:
     """Say the first problem in one sentence, with the nearest right key or value."""
-    problem = error.errors()[0]
+    # A key that is not known often makes another one missing: it is the cause, and told first.
+    problem = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     place = [str(part) for part in problem["loc"]]
     where = ".".join(place)
     if problem["type"] == "extra_forbidden":

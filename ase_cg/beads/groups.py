@@ -80,9 +80,9 @@ def _calpha_cbeta(residue: Any, name: str) -> list[str]:
 
 
 def _backbone(residue: Any, name: str) -> list[str]:
+    del residue
     if name in CAPS:  # what a cap has of a backbone: the carbonyl of ACE, the nitrogen of NME
-        present = {atom.name for atom in residue.atoms}
-        return [atom for atom in ("N", "C", "O") if atom in present]
+        return ["C", "O"] if name == "ACE" else ["N"]
     return ["N", "CA", "C", "O"] if name == "GLY" else ["N", "CA", "CB", "C", "O"]
 
 

@@ -21,7 +21,7 @@ COVALENT = 1.25  # of the sum of the covalent radii, longest distance taken for 
 
 _TOPOLOGY_ONLY = {".prmtop", ".parm7", ".psf"}
 _WITH_FRAMES = {".pdb", ".h5", ".hdf5", ".gro"}
-_RENAMED_BY_READER = {".pdb", ".ent", ".gz", ".cif", ".mmcif", ".pdbx"}
+_RENAMED_BY_READER = {".pdb", ".ent"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _load(path: Path) -> Any:
             first = {"frame": 0} if suffix in _WITH_FRAMES else {}
             loaded = mdtraj.load(str(path), **first)
             named = loaded.topology
-            if suffix in _RENAMED_BY_READER:
+            if suffix in _RENAMED_BY_READER or path.name.lower().endswith(".pdb.gz"):
                 named = mdtraj.load(str(path), standard_names=False, **first).topology
         for residue, original in zip(loaded.topology.residues, named.residues, strict=True):
             residue.name = _own_name(original.name, residue.name)

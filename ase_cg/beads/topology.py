@@ -81,6 +81,17 @@ class BeadTopology:
             if i != k and last not in (j, i)
         )
 
+    def exclusions(self, n_bonds: int) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of beads that at most so many bonds separate, each once, lower index first."""
+        pairs = set()
+        for start in range(self.n_beads):
+            seen, frontier = {start}, [start]
+            for _ in range(n_bonds):
+                frontier = [other for bead in frontier for other in self.neighbors[bead] if other not in seen]
+                seen.update(frontier)
+            pairs.update((start, other) for other in seen if other > start)
+        return tuple(sorted(pairs))
+
     def find(self, residue: int, atom: str) -> int | None:
         """Return the bead that stands for a named atom of a residue (by its place in the chain order), or None."""
         for bead in self.residues[residue] if 0 <= residue < len(self.residues) else []:
@@ -139,7 +150,7 @@ class BeadTopology:
                 chain = topology.add_chain()
             residue = topology.add_residue(self.residue_names[first], chain, resSeq=self.residue_numbers[first])
             for bead in group:
-                name = self.names[bead].partition(":")[2] or "CA"
+                name = self.names[bead].partition(":")[2] or ("CA" if len(group) == 1 else self.names[bead])
                 element = mdtraj.element.Element.getBySymbol(_element_symbol(name))
                 atoms.append(topology.add_atom(name, element, residue))
         for i, j in self.bonds:

@@ -2,39 +2,27 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A dataset (.h5), a model (.safetensors), or the name of a shipped model.")
+        Path,
+        typer.Argument(
+            help="A dataset (.h5), a model (.safetensors or the name of a shipped one), or the folder of a training, a "
+            "simulation or a run."
+        ),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything, as JSON.")] = False,
 ) -> None:
-    """Print what a dataset or a model holds, as JSON."""
-    typer.echo(json.dumps(_describe(path), indent=2, ensure_ascii=False))
+    """Show what a dataset, a model or a run holds, and what is suspicious about it."""
+    from ase_cg.analysis.describe import describe
+    from ase_cg.cli.show_info import show_info
 
-
-def _describe(path: Path) -> dict[str, Any]:
-    if path.suffix not in {".h5", ".hdf5"}:
-        from ase_cg.models.model import CGModel
-
-        model = CGModel.load(path)
-        terms = {
-            name: term.parameters_by_type()  # type: ignore[operator] # ModuleDict forgets the type
-            for name, term in model.priors.terms.items()
-        }
-        return {
-            "vocabulary": list(model.vocabulary),
-            "backbone": model.backbone_name,
-            "hyper_parameters": {} if model.backbone is None else model.backbone.hyper_parameters,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "priors": terms,
-            "sharpened_priors": model.training_priors is not None,
-            "card": model.card.to_dict(),
-        }
-    from ase_cg.data.dataset import Dataset
-
-    with Dataset.open(path) as dataset:
-        return dataset.info()
+    described = describe(path)
+    if as_json:
+        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        show_info(described)

@@ -4,15 +4,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ase_cg.analysis.compare import Comparison
 
 
 LOG_WIDTH = 130  # columns; a log file has no width of its own, and numbers must not be cut
 
 
+def console() -> "Console":
+    """Return the terminal, or what is printed to instead, which has a width of its own."""
+    from rich.console import Console
+
+    made = Console()
+    return made if made.is_terminal else Console(width=LOG_WIDTH)
+
+
 def show_comparison(comparison: "Comparison", folder: Path) -> None:
     """Print the table of a comparison, and where its files are."""
-    from rich.console import Console
     from rich.table import Table
 
     from ase_cg.analysis.table import table_cells
@@ -21,8 +30,6 @@ def show_comparison(comparison: "Comparison", folder: Path) -> None:
     table = Table(*heading)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    console.print(table)
-    console.print(f"figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)
+    out = console()
+    out.print(table)
+    out.print(f"figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)

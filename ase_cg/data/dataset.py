@@ -246,7 +246,7 @@ class Dataset:
                     "weights": molecule.has_weights,
                     "resolution": molecule.resolution,
                     "bead_names": sorted(set(molecule.topology.names)),
-                    "bonds": len(molecule.topology.bonds),
+                    "bonds_count": len(molecule.topology.bonds),
                     "mapping": molecule.mapping,
                 }
                 for name, molecule in self.molecules.items()

@@ -62,6 +62,6 @@ def spread_frames(frames: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     if len(frames) <= limit:
         return frames
     if len(frames) <= SPARSE * limit:
-        return frames[np.linspace(0, len(frames) - 1, limit).astype(int)]
+        return np.asarray(frames[np.linspace(0, len(frames) - 1, limit).astype(int)])
     starts = np.linspace(0, len(frames) - NEIGHBORS, max(1, limit // NEIGHBORS)).astype(int)
     return np.asarray(frames[(starts[:, None] + np.arange(NEIGHBORS)).ravel()])

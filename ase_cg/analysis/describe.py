@@ -1,0 +1,133 @@
+"""What a file or folder of ours holds: a dataset, a model, a training, a simulation, or a whole run."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from ase_cg.errors import InputError
+from ase_cg.files import read_record
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a file or folder holds, as plain values; the key ``kind`` says what it is.
+
+    Parameters
+    ----------
+    path : path
+        A dataset, a model file or the name of a shipped model, a trajectory of beads, or a folder of a training, a
+        simulation or a whole run.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    found = Path(path)
+    if found.is_dir():
+        return _describe_folder(found)
+    if found.suffix in {".h5", ".hdf5"}:
+        return _describe_trajectory(found) if _is_trajectory(found) else _describe_dataset(found)
+    return _describe_model(found)
+
+
+def _describe_folder(folder: Path) -> dict[str, Any]:
+    if (folder / "simulation.json").is_file():
+        return _describe_simulation(folder)
+    if (folder / "training.json").is_file():
+        return _describe_training(folder)
+    parts = {
+        name: describe(folder / name)
+        for name in ("dataset.h5", "training", "simulation", "prior_simulation")
+        if (folder / name).is_file() or any((folder / name / f"{n}.json").is_file() for n in ("training", "simulation"))
+    }
+    metrics = folder / "analysis" / "metrics.json"
+    if metrics.is_file():
+        parts["analysis"] = {"kind": "analysis", **read_record(metrics)}
+    if not parts:
+        raise InputError(f"{folder} holds no training, simulation or run of ase-cg")
+    return {"kind": "run", "parts": parts}
+
+
+def _describe_dataset(path: Path) -> dict[str, Any]:
+    from ase_cg.analysis.diagnose import diagnose
+    from ase_cg.data.dataset import Dataset
+
+    with Dataset.open(path) as dataset:
+        information = dataset.info()
+        for name, molecule in dataset.molecules.items():
+            information["molecules"][name] |= diagnose(molecule).to_dict()
+    return {"kind": "dataset", "units": {"coordinates": "Å", "forces": "eV/Å"}, **information}
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    from ase_cg.models.model import CGModel
+
+    model = CGModel.load(path)
+    terms = {
+        name: term.parameters_by_type()  # type: ignore[operator] # ModuleDict forgets the type
+        for name, term in model.priors.terms.items()
+    }
+    return {
+        "kind": "model",
+        "vocabulary": list(model.vocabulary),
+        "backbone": model.backbone_name,
+        "hyper_parameters": {} if model.backbone is None else model.backbone.hyper_parameters,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "priors": terms,
+        "sharpened_priors": model.training_priors is not None,
+        "card": model.card.to_dict(),
+    }
+
+
+def _is_trajectory(path: Path) -> bool:
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return "coordinates" in file
+
+
+def _describe_trajectory(path: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        frames, atoms, _ = file["coordinates"].shape
+        times = file["time"][:] if "time" in file else []
+    span = {"first_time_ps": float(times[0]), "last_time_ps": float(times[-1])} if len(times) else {}
+    return {"kind": "trajectory", "path": str(path), "frames": frames, "particles": atoms, **span}
+
+
+def _describe_simulation(folder: Path) -> dict[str, Any]:
+    from ase_cg.dynamics.trajectory import replica_paths
+
+    record = read_record(folder / "simulation.json")
+    replicas = replica_paths(folder)
+    frames = _describe_trajectory(replicas[0])["frames"] if replicas else 0
+    return {
+        "kind": "simulation",
+        "finished": len(replicas) == record["replicas"],
+        "trajectories": len(replicas),
+        "frames_each": frames,
+        **record,
+    }
+
+
+def _describe_training(folder: Path) -> dict[str, Any]:
+    record = read_record(folder / "training.json")
+    epochs: dict[int, dict[str, float]] = {}
+    for log in sorted((folder / "csv").glob("version_*/metrics.csv")):
+        with log.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                known = {key: float(row[key]) for key in ("train_loss", "validation_loss") if row.get(key)}
+                if known:
+                    epochs.setdefault(int(row["epoch"]), {}).update(known)
+    return {
+        "kind": "training",
+        "finished": (folder / "model.safetensors").is_file(),
+        "epochs_done": len(epochs),
+        "last_losses": epochs[max(epochs)] if epochs else {},
+        "loss_unit": "(kcal/mol/Å)²",
+        **record,
+    }
