@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.data.dataset import create_dataset
+from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.priors.harmonic import HarmonicAngles, HarmonicBonds

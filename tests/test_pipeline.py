@@ -9,7 +9,7 @@ import yaml
 from ase_cg import InputError, Recipe, run
 from ase_cg import pipeline as module
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.data.dataset import create_dataset
+from ase_cg.data.dataset_writer import create_dataset
 
 from .conftest import ALA2_ATOMS, SMALL_SCHNET
 

@@ -12,7 +12,8 @@ from ase_cg.data.dataset import Molecule
 from ase_cg.data.splits import spread_frames
 from ase_cg.units import KCAL_PER_MOL, thermal_energy
 
-MAX_FRAMES = 20_000  # statistics are known well enough from so many
+MAX_FRAMES = 50_000  # statistics are known well enough from so many
+MAX_NUMBERS = 12_000_000  # in an array in memory
 COMPARED_FRAMES = 1_000_000  # frames among which duplicates are looked for
 CHUNK = 4096
 CALPHA_BONDS = (2.0, 6.0)  # Å; trans peptides have 3.8, cis peptides 2.9
@@ -73,7 +74,8 @@ def diagnose(molecule: Molecule) -> Diagnosis:
     ----------
     molecule : Molecule
     """
-    frames = spread_frames(np.arange(molecule.n_frames), MAX_FRAMES)
+    limit = min(MAX_FRAMES, MAX_NUMBERS // (3 * molecule.topology.n_beads))
+    frames = spread_frames(np.arange(molecule.n_frames), limit)
     positions = molecule.coordinates(frames).astype(float)
     forces = molecule.forces(frames).astype(float) if molecule.has_forces else None
     lengths = bond_lengths(positions, molecule.topology.bonds)

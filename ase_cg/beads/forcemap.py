@@ -211,9 +211,11 @@ def _coordinate_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
 def _check_valid(force_map: NDArray[np.float64], matrix: NDArray[np.float64], what: str) -> None:
     deviation = np.abs(force_map @ matrix.T - np.eye(len(matrix)))
     if not deviation.max() < VALID:
-        first, second = np.unravel_index(int(deviation.argmax()), deviation.shape)
-        if first == second:
-            raise InputError(f"{what} does not exist: the atoms of bead {first} leave it undetermined")
+        between = deviation - np.diag(np.diag(deviation))
+        first, second = np.unravel_index(int(between.argmax()), deviation.shape)
+        if between.max() < VALID:
+            bead = int(np.diag(deviation).argmax())
+            raise InputError(f"{what} does not exist: the atoms of bead {bead} do not determine it")
         raise InputError(
             f"{what} does not exist: rigid constraints tie atoms of beads {min(first, second)} and "
             f"{max(first, second)} (counted from 0) together; choose beads that are not, or other constraints"

@@ -83,7 +83,7 @@ class BeadTopology:
 
     def exclusions(self, n_bonds: int) -> tuple[tuple[int, int], ...]:
         """Return the pairs of beads that at most so many bonds separate, each once, lower index first."""
-        pairs = set()
+        pairs: set[tuple[int, int]] = set()
         for start in range(self.n_beads):
             seen, frontier = {start}, [start]
             for _ in range(n_bonds):

@@ -13,7 +13,7 @@ from ase_cg.beads.forcemap import ForceMapName
 from ase_cg.beads.mapping import BeadMap, bead_map, linear_map, molecule_atoms
 from ase_cg.beads.resolution import Resolution, ResolutionSpec
 from ase_cg.beads.structure import Structure, read_structure
-from ase_cg.data.dataset import DatasetWriter, MoleculeWriter, create_dataset
+from ase_cg.data.dataset_writer import DatasetWriter, MoleculeWriter, create_dataset
 from ase_cg.data.force_mapping import ForceMap, fit_force_map
 from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames

@@ -60,6 +60,7 @@ class FrameStream:
         frame_bytes = 12 * n_beads * (2 if with_forces else 1)
         self._blocks_at_once = max(1, buffer_bytes // (frame_bytes * BLOCK_FRAMES))
         self.sampler = self  # where Lightning looks for set_epoch
+        self.batch_sampler = None  # where it looks next
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -251,12 +251,12 @@ def _write_all_atom(path: Path, topology: Any, positions: np.ndarray, forces: np
 def _write_reference(path: Path, beads: np.ndarray) -> None:
     """Write bead positions (F, 6, 3) in Å as a dataset of ase-cg, a trajectory a walker."""
     from ase_cg.beads.atoms import read_topology
-    from ase_cg.data.dataset import create_dataset
+    from ase_cg.data.dataset_writer import create_dataset
 
     names = [name.replace("-", ":") for name in BEAD_ATOMS]
     topology = read_topology(HERE / "ala2.pdb", names)
     with (
-        create_dataset(path, overwrite=True) as dataset,
+        create_dataset(path, overwrite=True, compress=True) as dataset,
         dataset.molecule(
             "ala2",
             topology,

@@ -8,7 +8,7 @@ import pytest
 
 from ase_cg import analyze
 from ase_cg.analysis.features import bond_lengths, dihedral_angles, inverted_fraction, ramachandran_angles
-from ase_cg.data.dataset import create_dataset
+from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.dynamics.trajectory import read_simulation, write_trajectory
 from ase_cg.errors import InputError
 from tests.conftest import ALA2_ATOMS

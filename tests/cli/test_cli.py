@@ -29,7 +29,7 @@ def test_help_lists_every_command_in_less_than_a_second():
 
     times, texts = zip(*[timed() for _ in range(3)], strict=True)
     assert min(times) < 1.0
-    for command in ("map", "train", "simulate", "analyze", "run", "info"):
+    for command in ("map", "label-forces", "train", "simulate", "analyze", "run", "info"):
         assert command in texts[0]
         assert call(command, "--help").returncode == 0
 
@@ -81,8 +81,11 @@ def test_the_line_step_by_step(dataset_file, tmp_path):
             "--quiet",
         ),
         ("analyze", "s", "-r", dataset_file, "-o", "a", "--quiet"),
-        ("info", "t/model.safetensors"),
+        ("info", "t/model.safetensors", "--json"),
+        ("info", dataset_file, "--json"),
         ("info", dataset_file),
+        ("info", "t"),
+        ("info", "s"),
     ]
     outputs = []
     for step in steps:
@@ -93,6 +96,10 @@ def test_the_line_step_by_step(dataset_file, tmp_path):
     assert "Jensen" in outputs[3]
     assert json.loads(outputs[4])["backbone"] == "schnet"
     assert json.loads(outputs[5])["molecules"]["ala2"]["frames"] == 240
+    assert "6 beads" in outputs[6]
+    assert "240 frames in 2 trajectories at 300 K" in outputs[6]
+    assert "of 1 epochs" in outputs[7] or "epochs, labels" in outputs[7]
+    assert "trajectories of 0.2 ps" in outputs[8]
 
 
 def test_progress_goes_to_the_log_without_quiet(dataset_file, tmp_path, model_file):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ase_cg import Dataset
-from ase_cg.data.dataset import create_dataset
+from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import split_by_blocks
 from ase_cg.errors import InputError
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ase_cg import CGModel, Recipe, train
-from ase_cg.data.dataset import create_dataset
+from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
 from ase_cg.training.callbacks import EpochProgress
 from ase_cg.training.frames import BatchSampler
