@@ -13,7 +13,9 @@ Groups = tuple[tuple[int, ...], ...]
 
 RIGID_BELOW = 0.01  # relative spread of a distance; a bond that vibrates has 0.015 or more, XTC's rounding makes 0.004
 MIN_FRAMES = 100  # below, a vibrating bond may pass for a rigid one
-NEAR = 3.0  # Å; atoms farther apart are not tied by one constraint
+NEAR = 2.5  # Å; atoms farther apart are not tied by one constraint
+HOPELESS = 3.0  # times the limit; pairs that vary so much in the first frames are not looked at any more
+NUMBERS_AT_ONCE = 3_000_000  # coordinates of pairs in memory
 
 
 def hydrogen_groups(topology: Any) -> Groups:
@@ -67,7 +69,7 @@ def checked_groups(groups: Sequence[Sequence[int]], n_atoms: int) -> Groups:
 class RigidPairs:
     """Finds pairs of atoms whose distance does not change, frame by frame.
 
-    Candidates are the atoms nearer than 3 Å in the first frame; only the mean and the spread of their distances are
+    Candidates are the atoms nearer than 2.5 Å in the first frame; only the mean and the spread of their distances are
     kept. Pairs tied by a chain of rigid pairs belong to one group.
     """
 
@@ -83,18 +85,34 @@ class RigidPairs:
 
             self._n_atoms = positions.shape[1]
             self._pairs = KDTree(positions[0]).query_pairs(NEAR, output_type="ndarray")
-            self._shift = self._distances(positions[:1])[0]
+            self._first = self._distances(positions[:1])[0]
             self._sum = np.zeros(len(self._pairs))
             self._sum_of_squares = np.zeros(len(self._pairs))
-        # Deviations from the first frame: squares of small numbers lose no digits.
-        deviations = self._distances(positions) - self._shift
-        self._sum += deviations.sum(0)
-        self._sum_of_squares += (deviations**2).sum(0)
-        self.n_frames += len(positions)
+        start = 0
+        while start < len(positions):
+            stop = start + max(1, NUMBERS_AT_ONCE // (3 * len(self._pairs) + 1))
+            # Deviations from the first frame: squares of small numbers lose no digits.
+            deviations = self._distances(positions[start:stop]) - self._first
+            self._sum += deviations.sum(0)
+            self._sum_of_squares += (deviations**2).sum(0)
+            self.n_frames += len(deviations)
+            start = stop
+            if self.n_frames >= MIN_FRAMES:
+                self._keep(self._relative_spread() < HOPELESS * RIGID_BELOW)
+
+    def _keep(self, pairs: NDArray[np.bool_]) -> None:
+        if not pairs.all() and self._pairs is not None:
+            self._pairs, self._first = self._pairs[pairs], self._first[pairs]
+            self._sum, self._sum_of_squares = self._sum[pairs], self._sum_of_squares[pairs]
 
     def _distances(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         i, j = np.asarray(self._pairs).T
         return np.asarray(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1))
+
+    def _relative_spread(self) -> NDArray[np.float64]:
+        mean = self._sum / self.n_frames
+        spread = np.sqrt(np.maximum(self._sum_of_squares / self.n_frames - mean**2, 0.0))
+        return np.asarray(spread / (self._first + mean))
 
     def groups(self) -> Groups:
         """Return the groups of atoms tied together.
@@ -109,7 +127,5 @@ class RigidPairs:
                 f"rigid bonds cannot be told from {self.n_frames} frames, {MIN_FRAMES} are needed; say what was "
                 "constrained with --constraints hbonds or none"
             )
-        mean = self._sum / self.n_frames
-        spread = np.sqrt(np.maximum(self._sum_of_squares / self.n_frames - mean**2, 0.0))
-        rigid = spread < RIGID_BELOW * (self._shift + mean)
+        rigid = self._relative_spread() < RIGID_BELOW
         return connected([(int(i), int(j)) for i, j in self._pairs[rigid]], self._n_atoms)

@@ -129,18 +129,26 @@ class ForceMoments:
                 f"the optimal force map of {n_atoms} atoms would need {8e-9 * n_atoms**2:.1f} GB for their second "
                 f"moments (the limit is {MAX_COLUMNS} atoms); use the force map 'constraint_sum'"
             )
-        self.sum = np.zeros((n_atoms, n_atoms))
+        self._upper = np.zeros((n_atoms, n_atoms), order="F")
         self.n_frames = 0
+
+    @property
+    def sum(self) -> NDArray[np.float64]:
+        """The moments, shape (n, n)."""
+        return np.asarray(np.triu(self._upper) + np.triu(self._upper, 1).T)
 
     def add(self, forces: NDArray[np.float64]) -> None:
         """Add frames, shape (F, n, 3)."""
+        from scipy.linalg.blas import dsyrk
+
         rows = forces.transpose(0, 2, 1).reshape(-1, forces.shape[1])
-        self.sum += rows.T @ rows
+        # Only the upper triangle: half the work of a product.
+        self._upper = dsyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=True)
         self.n_frames += len(forces)
 
     def __add__(self, other: "ForceMoments") -> "ForceMoments":
-        total = ForceMoments(len(self.sum))
-        total.sum = self.sum + other.sum
+        total = ForceMoments(len(self._upper))
+        total._upper = self._upper + other._upper
         total.n_frames = self.n_frames + other.n_frames
         return total
 
@@ -162,8 +170,9 @@ class ForceMoments:
         n_beads, n_groups = len(matrix), tying.shape[1]
         constraints = matrix @ tying
         # One unit for both blocks of the equations, or the smaller drowns in the rounding of the larger.
-        scale = max(float(np.trace(self.sum)) / len(self.sum), ridge) or 1.0
-        moments = (tying.T @ self.sum @ tying + ridge * tying.T @ tying) / scale
+        summed = self.sum
+        scale = max(float(np.trace(summed)) / len(summed), ridge) or 1.0
+        moments = (tying.T @ summed @ tying + ridge * tying.T @ tying) / scale
         system = np.block([[moments, constraints.T], [constraints, np.zeros((n_beads, n_beads))]])
         wanted = np.vstack([np.zeros((n_groups, n_beads)), np.eye(n_beads)])
         solution = _solve(system, wanted)
