@@ -62,19 +62,16 @@ def _describe_dataset(path: Path) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     from ase_cg.models.model import CGModel
+    from ase_cg.models.priors.prior_set import describe_priors
 
     model = CGModel.load(path)
-    terms = {
-        name: term.parameters_by_type()  # type: ignore[operator] # ModuleDict forgets the type
-        for name, term in model.priors.terms.items()
-    }
     return {
         "kind": "model",
         "vocabulary": list(model.vocabulary),
         "backbone": model.backbone_name,
         "hyper_parameters": {} if model.backbone is None else model.backbone.hyper_parameters,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "priors": terms,
+        "priors": describe_priors(model.priors),
         "sharpened_priors": model.training_priors is not None,
         "card": model.card.to_dict(),
     }

@@ -14,7 +14,7 @@ from ase_cg.files import existing_file, written_whole
 from ase_cg.keys import MODEL_FORMAT, MODEL_VERSION
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.models.priors.harmonic import PRIORS
+from ase_cg.models.priors import PRIORS
 from ase_cg.models.priors.prior_set import PriorSet
 
 METADATA_KEY = "ase_cg"
@@ -46,8 +46,8 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
         "backbone": None
         if model.backbone is None
         else {"name": model.backbone_name, "hyper_parameters": model.backbone.hyper_parameters},
-        "priors": list(model.priors.terms),
-        "training_priors": None if model.training_priors is None else list(model.training_priors.terms),
+        "priors": _named_settings(model.priors),
+        "training_priors": None if model.training_priors is None else _named_settings(model.training_priors),
         "card": model.card.to_dict(),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -132,15 +132,19 @@ def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
     return model.requires_grad_(requires_grad=False)
 
 
-def _priors(names: list[str], prefix: str, tensors: dict[str, Tensor], n_types: int) -> PriorSet:
+def _named_settings(priors: PriorSet) -> dict[str, Any]:
+    return {str(name): term.settings for name, term in priors.terms.items()}
+
+
+def _priors(named: dict[str, Any] | list[str], prefix: str, tensors: dict[str, Tensor], n_types: int) -> PriorSet:
     terms = []
-    for name in names:
+    # The first models listed names only: none of their priors had settings.
+    for name, settings in named.items() if isinstance(named, dict) else [(name, {}) for name in named]:
         if name not in PRIORS:
             raise InputError(f"the model has a prior {name!r} that this version of ase-cg does not know")
-        types, stiffness, equilibrium = (
-            tensors[f"{prefix}.terms.{name}.{part}"] for part in ("types", "stiffness", "equilibrium")
-        )
-        terms.append(PRIORS[name](types, stiffness, equilibrium, n_types))
+        start = f"{prefix}.terms.{name}."
+        own = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+        terms.append(PRIORS[name].from_tensors(own, settings, n_types))
     return PriorSet(terms)
 
 

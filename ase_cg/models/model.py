@@ -103,7 +103,7 @@ class CGModel(nn.Module):
     @property
     def cutoff(self) -> float:
         """Distance in Å beyond which beads that are not bonded do not interact."""
-        return 0.0 if self.backbone is None else self.backbone.cutoff
+        return max(self.priors.cutoff, 0.0 if self.backbone is None else self.backbone.cutoff)
 
     def bead_energies_by_term(self, graph: BeadGraph) -> dict[str, Tensor]:
         """Return each bead's share of every term by name, each of shape (n,), in eV."""

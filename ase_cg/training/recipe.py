@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.keys import NAME_PATTERN
+from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Section, read_yaml, relative, validated
 from ase_cg.units import quantity, whole_ratio
 
@@ -22,6 +23,12 @@ def _rate(text: Any) -> Any:
     return text
 
 
+def _prior(spec: Any) -> Any:
+    read_prior(spec)
+    return spec
+
+
+Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
 Time = Annotated[str, BeforeValidator(_time)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 
@@ -115,7 +122,7 @@ class Recipe(Section):
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
     noise_std: float | None = Field(default=None, gt=0)
-    priors: list[Literal["bonds", "angles"]] = Field(default=["bonds", "angles"], min_length=1)
+    priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
     sharpened_priors: bool = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
@@ -124,10 +131,11 @@ class Recipe(Section):
 
     @field_validator("priors")
     @classmethod
-    def _each_prior_once(cls, names: list[str]) -> list[str]:
+    def _known_and_each_once(cls, priors: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+        names = [read_prior(prior)[0] for prior in priors]
         if len(set(names)) < len(names):
             raise ValueError("each prior is listed once")
-        return names
+        return priors
 
     @model_validator(mode="after")
     def _noise_where_used(self) -> Self:

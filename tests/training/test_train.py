@@ -104,7 +104,7 @@ def test_sharpened_priors_are_clean_for_simulation_and_noised_for_training(anhar
     assert (noised - clean) * kT / 2 == pytest.approx(2 * 0.1**2, rel=0.1)
     plain = CGModel.load(train(recipe.model_copy(update={"sharpened_priors": False}), tmp_path / "p", quiet=True))
     assert plain.training_priors is None
-    assert 1 / float(plain.priors.terms["bonds"].stiffness) == pytest.approx(noised)
+    assert 1 / float(plain.priors.terms["bonds"].stiffness[0]) == pytest.approx(noised)
 
 
 class Killed(Exception):  # noqa: N818 - not an error of ours

@@ -66,6 +66,8 @@ class SchNet(Backbone):
         Widths of the hidden layers of the output network.
     trainable_basis : bool
         Train the radial functions' centres and widths.
+    cutoff_lower : float
+        In Å; nearer beads do not interact either. TorchMD's models have one, where the priors alone keep beads apart.
 
     Raises
     ------
@@ -84,6 +86,7 @@ class SchNet(Backbone):
         n_interactions: int = 2,
         head: tuple[int, ...] | list[int] = (128,),
         trainable_basis: bool = False,
+        cutoff_lower: float = 0.0,
     ) -> None:
         sizes = {"n_basis": n_basis, "features": features, "n_filters": n_filters, "n_interactions": n_interactions}
         if not isinstance(head, list | tuple):
@@ -93,8 +96,12 @@ class SchNet(Backbone):
                 raise InputError(f"schnet: {name} must be a positive whole number, not {value!r}")
         if not isinstance(cutoff, int | float) or not 0 < cutoff < math.inf:
             raise InputError(f"schnet: cutoff must be a positive number of Å, not {cutoff!r}")
-        super().__init__(cutoff, {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis})
-        self.basis = ExpNormalBasis(cutoff, n_basis, trainable=trainable_basis)
+        if not isinstance(cutoff_lower, int | float) or not 0 <= cutoff_lower < cutoff:
+            raise InputError(f"schnet: cutoff_lower must lie between 0 and the cutoff, not {cutoff_lower!r}")
+        described = {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis}
+        super().__init__(cutoff, described | ({"cutoff_lower": cutoff_lower} if cutoff_lower else {}))
+        self.cutoff_lower = float(cutoff_lower)
+        self.basis = ExpNormalBasis(cutoff, n_basis, trainable=trainable_basis, lower=self.cutoff_lower)
         self.embedding = nn.Embedding(n_types, features)
         self.interactions = nn.ModuleList(Interaction(features, n_filters, n_basis) for _ in range(n_interactions))
         widths = [features, *head]
@@ -115,7 +122,7 @@ class SchNet(Backbone):
         vectors = graph.edge_vectors()
         # Two beads on one spot would give 0/0 in the gradient; a vanishing distance gives zero instead.
         distance = torch.sqrt((vectors * vectors).sum(-1).clamp_min(1e-12))
-        basis, envelope = self.basis(distance), cosine_cutoff(distance, self.cutoff)
+        basis, envelope = self.basis(distance), cosine_cutoff(distance, self.cutoff, self.cutoff_lower)
         x = self.embedding(graph.bead_type)
         for interaction in self.interactions:
             x = interaction(x, graph.edges, basis, envelope)

@@ -1,25 +1,26 @@
 """The priors of a model, by name, and their fit to data."""
 
+import os
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset, Molecule
-from ase_cg.data.graph import BeadGraph, topology_graph
+from ase_cg.data.graph import BeadGraph
 from ase_cg.data.splits import spread_frames
 from ase_cg.errors import InputError
 from ase_cg.models.base import EnergyTerm
-from ase_cg.models.priors.harmonic import PRIORS, HarmonicTerm
+from ase_cg.models.prior_options import PriorSpec, read_prior
+from ase_cg.models.priors import PRIORS
+from ase_cg.models.priors.base import PriorTerm, Samples
 from ase_cg.units import thermal_energy
 
 MAX_FRAMES = 50_000  # a mean and a variance are known well enough from so many
-FRAMES_AT_ONCE = 1000
 
 
 class PriorSet(EnergyTerm):
@@ -27,96 +28,134 @@ class PriorSet(EnergyTerm):
 
     Parameters
     ----------
-    terms : sequence of HarmonicTerm
+    terms : sequence of PriorTerm
         Each with another name.
     """
 
-    def __init__(self, terms: Sequence[HarmonicTerm]) -> None:
+    def __init__(self, terms: Sequence[PriorTerm]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict({term.name: term for term in terms})
+
+    @property
+    def cutoff(self) -> float:
+        """Distance in Å beyond which beads that are not bonded do not interact."""
+        return max((term.cutoff for term in self._listed), default=0.0)
+
+    @property
+    def _listed(self) -> list[PriorTerm]:
+        return list(self.terms.values())  # type: ignore[arg-type] # ModuleDict forgets the type
 
     @classmethod
     def fit(
         cls,
-        data: Dataset | Molecule,
-        names: Sequence[str] = ("bonds", "angles"),
+        data: Dataset | Molecule | Sequence[Molecule],
+        priors: Sequence[PriorSpec] = ("bonds", "angles"),
         *,
         vocabulary: Sequence[str],
         noise_std: float = 0.0,
-        frames: NDArray[np.int64] | None = None,
+        frames: NDArray[np.int64] | Mapping[str, NDArray[np.int64]] | None = None,
         seed: int = 0,
     ) -> Self:
-        """Fit priors to a molecule's frames, or to the frames with noise added.
+        """Fit priors to the frames of molecules, or to the frames with noise added.
 
         Parameters
         ----------
-        data : Molecule, or Dataset of one molecule
-        names : sequence of {"bonds", "angles"}
+        data : Dataset, Molecule, or sequence of Molecule
+            All at one temperature; samples of the same bead types are put together.
+        priors : sequence of str or mapping
+            Names of :data:`ase_cg.models.priors.PRIORS`, or mappings of ``name`` and options.
         vocabulary : sequence of str
             Bead names in the order of the model's types.
         noise_std : float
             Standard deviation in Å of Gaussian noise added to each coordinate before fitting.
-        frames : ndarray of int, optional
-            Sorted indices of the frames to fit to; at most 50 000 of them, evenly spread, are used.
+        frames : ndarray of int, or mapping of molecule names to them, optional
+            Sorted indices of the frames to fit to; at most 50 000 of them in all, evenly spread, are used.
         seed : int
             Of the noise.
 
         Raises
         ------
         InputError
-            If a name is not known or there are too few samples.
+            If a name is not known, there are too few samples, or temperatures differ.
         """
-        molecule = data.only_molecule() if isinstance(data, Dataset) else data
-        chosen = np.arange(molecule.n_frames) if frames is None else frames
-        positions = molecule.coordinates(spread_frames(chosen, MAX_FRAMES)).astype(float)
-        if noise_std:
-            positions = positions + noise_std * np.random.default_rng(seed).standard_normal(positions.shape)
-        return cls.fit_positions(
-            positions, molecule.topology, names, vocabulary=vocabulary, kT=thermal_energy(molecule.temperature)
-        )
+        molecules = _molecules(data)
+        temperatures = {molecule.temperature for molecule in molecules}
+        if len(temperatures) != 1:
+            raise InputError(
+                f"priors are free energies at one temperature, and the molecules have {sorted(temperatures)} K"
+            )
+        rng = np.random.default_rng(seed)
+        parts = []
+        for molecule in molecules:
+            chosen = frames.get(molecule.name) if isinstance(frames, Mapping) else frames
+            used = np.arange(molecule.n_frames) if chosen is None else chosen
+            positions = molecule.coordinates(spread_frames(used, MAX_FRAMES // len(molecules))).astype(float)
+            if noise_std:
+                positions = positions + noise_std * rng.standard_normal(positions.shape)
+            parts.append((positions, molecule.topology))
+        return cls._fit_parts(parts, priors, vocabulary=vocabulary, kT=thermal_energy(temperatures.pop()))
 
     @classmethod
     def fit_positions(
         cls,
         positions: NDArray[np.float64],
         topology: BeadTopology,
-        names: Sequence[str],
+        priors: Sequence[PriorSpec],
         *,
         vocabulary: Sequence[str],
         kT: float,
     ) -> Self:
         """Fit priors to positions in Å of shape (F, N, 3); `kT` in eV. See :meth:`fit`."""
-        unknown = [name for name in names if name not in PRIORS]
-        if unknown:
-            raise InputError(f"unknown prior {unknown[0]!r}; known are {', '.join(PRIORS)}")
+        return cls._fit_parts([(positions, topology)], priors, vocabulary=vocabulary, kT=kT)
+
+    @classmethod
+    def _fit_parts(
+        cls,
+        parts: Sequence[tuple[NDArray[np.float64], BeadTopology]],
+        priors: Sequence[PriorSpec],
+        *,
+        vocabulary: Sequence[str],
+        kT: float,
+    ) -> Self:
+        wanted = [read_prior(spec) for spec in priors]
         terms = []
-        for name in names:
-            term = PRIORS[name]
-            values = _samples_by_type(term, positions, topology, vocabulary)
-            terms.append(term.fit(values, kT, len(vocabulary)))
+        for name, options in wanted:
+            collected: defaultdict[tuple[int, ...], list[NDArray[np.float64]]] = defaultdict(list)
+            for positions, topology in parts:
+                found: Samples = PRIORS[name].samples(positions, topology, vocabulary, options)
+                for types, samples in found.items():
+                    collected[types].append(samples)
+            values = {types: np.concatenate(samples) for types, samples in sorted(collected.items())}
+            terms.append(PRIORS[name].fit(values, kT, vocabulary, options))
         return cls(terms)
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the sum over terms in eV, shape (n,)."""
         total = graph.positions.new_zeros(len(graph.positions))
-        for term in self.terms.values():
-            total = total + term.bead_energies(graph)  # type: ignore[operator] # ModuleDict forgets the type
+        for term in self._listed:
+            total = total + term.bead_energies(graph)
         return total
 
+    def to_yaml(self, path: str | os.PathLike[str], vocabulary: Sequence[str], *, overwrite: bool = False) -> None:
+        """Write the parameters for people to read; see :func:`ase_cg.models.priors.prior_file.write_priors`."""
+        from ase_cg.models.priors.prior_file import write_priors
 
-def _samples_by_type(
-    term: type[HarmonicTerm], positions: NDArray[np.float64], topology: BeadTopology, vocabulary: Sequence[str]
-) -> dict[tuple[int, ...], NDArray[np.float64]]:
-    """Collect the internal coordinate of all frames, by sequence of bead types."""
-    one = topology_graph(topology, vocabulary)
-    sequences = [term.canonical(tuple(types)) for types in one.bead_type[term.members(one)].T.tolist()]
-    chunks = []
-    for start in range(0, len(positions), FRAMES_AT_ONCE):
-        frames = torch.from_numpy(positions[start : start + FRAMES_AT_ONCE])
-        graph = topology_graph(topology, vocabulary, len(frames))._replace(positions=frames.reshape(-1, 3))
-        # Copies stand one after the other, so the frame is the slow index.
-        chunks.append(term.internal_coordinate(graph).reshape(len(frames), len(sequences)).numpy())
-    collected: defaultdict[tuple[int, ...], list[NDArray[np.float64]]] = defaultdict(list)
-    for sequence, q in zip(sequences, np.concatenate(chunks).T, strict=True):
-        collected[sequence].append(q)
-    return {sequence: np.concatenate(samples) for sequence, samples in sorted(collected.items())}
+        write_priors(self, path, vocabulary, overwrite=overwrite)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], vocabulary: Sequence[str]) -> "PriorSet":
+        """Read what :meth:`to_yaml` wrote; see :func:`ase_cg.models.priors.prior_file.read_priors`."""
+        from ase_cg.models.priors.prior_file import read_priors
+
+        return read_priors(path, vocabulary)
+
+
+def _molecules(data: Dataset | Molecule | Sequence[Molecule]) -> list[Molecule]:
+    if isinstance(data, Dataset):
+        return list(data.molecules.values())
+    return [data] if isinstance(data, Molecule) else list(data)
+
+
+def describe_priors(priors: PriorSet) -> dict[str, Any]:
+    """Return the parameters of each term as plain values."""
+    return {term.name: term.parameters_by_type() for term in priors._listed}  # noqa: SLF001 - of the same file

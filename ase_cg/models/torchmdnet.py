@@ -1,0 +1,220 @@
+"""Published TorchMD-Net graph networks as our models: weights read from their checkpoints, nothing executed."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ase_cg.beads.residues import PARENTS, RESIDUES
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.errors import InputError, reason
+from ase_cg.files import existing_file, file_hash
+from ase_cg.models.backbones.schnet import SchNet
+from ase_cg.models.model import CGModel, ModelCard
+from ase_cg.models.torchmd import read_torchmd_force_field, torchmd_priors, torchmd_type
+from ase_cg.units import KCAL_PER_MOL
+
+# Numbers that the published Cα networks were given for residues.
+EMBEDDINGS: Mapping[str, int] = {
+    "ALA": 1,
+    "GLY": 2,
+    "PHE": 3,
+    "TYR": 4,
+    "ASP": 5,
+    "GLU": 6,
+    "TRP": 7,
+    "PRO": 8,
+    "ASN": 9,
+    "GLN": 10,
+    "HIS": 11,
+    "SER": 12,
+    "THR": 13,
+    "VAL": 14,
+    "MET": 15,
+    "CYS": 16,
+    "NLE": 17,
+    "ARG": 18,
+    "LYS": 19,
+    "LEU": 20,
+    "ILE": 21,
+}
+# What else a checkpoint may name: training callbacks, whose state is of no use here. They become empty shells.
+IGNORED_MODULES = ("pytorch_lightning.", "lightning.", "torchmdnet.")
+
+
+PathLike = str | os.PathLike[str]
+
+
+def import_torchmdnet(
+    checkpoint: PathLike,
+    priors: PathLike | Sequence[PathLike],
+    topologies: Sequence[BeadTopology] = (),
+    *,
+    temperature: float = 350.0,
+    embeddings: Mapping[str, int] | None = None,
+) -> CGModel:
+    """Make a model of a TorchMD-Net graph network of Cα beads and its prior force field.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Of PyTorch Lightning; a graph network (``model: graph-network``) with a scalar output, in kcal/mol and Å.
+    priors : path or sequence of paths
+        TorchMD's YAML; of several, each gives the sections that those before it lack. See
+        :func:`ase_cg.models.torchmd.torchmd_priors`.
+    topologies : sequence of BeadTopology
+        Molecules whose beads are known by their types alone later on.
+    temperature : float
+        Of the model's data, in K.
+    embeddings : mapping of str to int, optional
+        Numbers of residues in the network; by default those of the published Cα networks.
+
+    Returns
+    -------
+    CGModel
+        Its vocabulary is that of the residues both parts know.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, the architecture is another, or a molecule has beads that the model does not know.
+    """
+    weights, hyper_parameters = read_checkpoint(checkpoint)
+    files = [Path(path) for path in ([priors] if isinstance(priors, str | os.PathLike) else priors)]
+    sections = read_torchmd_force_field(*files)
+    numbers = dict(EMBEDDINGS if embeddings is None else embeddings)
+    vocabulary = _vocabulary(numbers, sections)
+    unknown = [name for topology in topologies for name in topology.names if name not in vocabulary]
+    if unknown:
+        raise InputError(f"the model knows no bead {unknown[0]!r}; it knows {', '.join(vocabulary)}")
+    backbone = _graph_network(weights, hyper_parameters, [_number(name, numbers) for name in vocabulary], checkpoint)
+    card = ModelCard(
+        temperature=temperature,
+        resolution="calpha",
+        topologies=tuple(topologies),
+        labels="atomistic",
+        provenance={"imported_from": [_fingerprint(path) for path in (Path(checkpoint), *files)]},
+    )
+    terms = torchmd_priors(sections, vocabulary)
+    model = CGModel(vocabulary, terms, card, backbone=backbone, backbone_name="schnet")
+    return model.to(torch.float32).requires_grad_(requires_grad=False)
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": file_hash(path)}
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights and hyper-parameters of a PyTorch Lightning checkpoint without running code of it.
+
+    PyTorch's restricted unpickler rebuilds tensors and plain values only; classes of training frameworks that the file
+    names become empty shells, and any other name is refused.
+
+    Raises
+    ------
+    InputError
+        If the file is no checkpoint, is truncated, or names something that is not known to be harmless.
+    """
+    found = existing_file(path, "checkpoint")
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(found)
+    except Exception as error:
+        # A damaged archive raises whatever its reader meets first.
+        raise InputError(f"{found} is no PyTorch checkpoint or is damaged: {reason(error)}") from error
+    foreign = [name for name in named if not name.startswith(IGNORED_MODULES)]
+    if foreign:
+        raise InputError(f"{found} asks for {foreign[0]}, which a checkpoint of weights has no use for; it is not read")
+    shells: list[Any] = [(type("Ignored", (), {}), name) for name in named]
+    try:
+        with torch.serialization.safe_globals(shells):
+            data = torch.load(found, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{found} is no PyTorch checkpoint or is damaged: {reason(error)}") from error
+    if not isinstance(data, dict) or "state_dict" not in data or "hyper_parameters" not in data:
+        raise InputError(f"{found} is no checkpoint of PyTorch Lightning: it has no state_dict and hyper_parameters")
+    return dict(data["state_dict"]), dict(data["hyper_parameters"])
+
+
+def _vocabulary(numbers: Mapping[str, int], sections: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the residues that both the network and the priors know, in the standard order."""
+
+    def is_known(name: str) -> bool:
+        try:
+            return _number(name, numbers) >= 0 and torchmd_type(name) in sections["lj"]
+        except InputError:
+            return False
+
+    return tuple(name for name in RESIDUES if is_known(name))
+
+
+def _number(name: str, numbers: Mapping[str, int]) -> int:
+    number = numbers.get(name, numbers.get(PARENTS.get(name, "")))
+    if number is None:
+        raise InputError(f"the network has no number for residue {name}")
+    return number
+
+
+def _graph_network(
+    weights: Mapping[str, Tensor], settings: Mapping[str, Any], rows: Sequence[int], path: str | os.PathLike[str]
+) -> SchNet:
+    """Make a SchNet with the weights of a graph network; energies from kcal/mol to eV."""
+    for key, wanted in (
+        ("model", "graph-network"),
+        ("output_model", "Scalar"),
+        ("activation", "tanh"),
+        ("rbf_type", "expnorm"),
+        ("neighbor_embedding", False),
+        ("reduce_op", "add"),
+    ):
+        if settings.get(key) != wanted:
+            raise InputError(f"{path} is a network with {key} {settings.get(key)!r}; only {wanted!r} is imported")
+    if settings.get("prior_model") or settings.get("standardize"):
+        raise InputError(f"{path} has a prior model or standardised energies, which are not imported")
+    size, n_interactions = int(settings["embedding_dimension"]), int(settings["num_layers"])
+    try:
+        head = weights["model.output_model.output_network.0.weight"].shape[0]
+        network = SchNet(
+            len(rows),
+            cutoff=float(settings["cutoff_upper"]),
+            cutoff_lower=float(settings["cutoff_lower"]),
+            n_basis=int(settings["num_rbf"]),
+            features=size,
+            n_filters=size,
+            n_interactions=n_interactions,
+            head=[head],
+            trainable_basis=bool(settings["trainable_rbf"]),
+        )
+        network.load_state_dict(_renamed(weights, rows, n_interactions))
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"{path} lacks weights of a graph network: {reason(error)}") from error
+    return network
+
+
+def _renamed(weights: Mapping[str, Tensor], rows: Sequence[int], n_interactions: int) -> dict[str, Tensor]:
+    start = "model.representation_model."
+    renamed = {
+        "basis.means": weights[f"{start}distance_expansion.means"],
+        "basis.betas": weights[f"{start}distance_expansion.betas"],
+        "embedding.weight": weights[f"{start}embedding.weight"][list(rows)],
+    }
+    parts = {
+        "filters.0": "conv.net.0",
+        "filters.2": "conv.net.2",
+        "inward": "conv.lin1",
+        "outward.0": "conv.lin2",
+        "outward.2": "lin",
+    }
+    for layer in range(n_interactions):
+        for ours, theirs in parts.items():
+            for kind in ("weight",) if ours == "inward" else ("weight", "bias"):
+                renamed[f"interactions.{layer}.{ours}.{kind}"] = weights[f"{start}interactions.{layer}.{theirs}.{kind}"]
+    for layer in (0, 2):
+        for kind in ("weight", "bias"):
+            renamed[f"head.{layer}.{kind}"] = weights[f"model.output_model.output_network.{layer}.{kind}"]
+    std = weights.get("model.std", torch.tensor(1.0))
+    for kind in ("weight", "bias"):
+        renamed[f"head.2.{kind}"] = renamed[f"head.2.{kind}"] * std * KCAL_PER_MOL
+    return renamed
