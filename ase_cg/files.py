@@ -1,15 +1,18 @@
 """Writing files so that nothing half-written is left behind and nothing is overwritten silently."""
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ase_cg.errors import InputError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
@@ -53,6 +56,9 @@ def _locked(target: Path) -> Iterator[None]:
     """Keep other processes from writing the same file; the system frees the lock of a process that was killed."""
     lock = target.with_name(f".lock-{target.name}")
     with lock.open("w", encoding="utf-8") as file:
+        if sys.platform == "win32":  # two writers are not told apart there
+            yield
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -66,6 +72,18 @@ def _locked(target: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def refuse_input_as_output(output: Path, inputs: Iterable[Path], suffixes: tuple[str, ...]) -> None:
+    """Raise :class:`InputError` if an output is one of the inputs, or has no suffix of its kind of file.
+
+    An input must not be lost, not even where overwriting was allowed.
+    """
+    if output.suffix not in suffixes:
+        raise InputError(f"{output} must end in {' or '.join(suffixes)}")
+    for path in inputs:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise InputError(f"{output} is an input and cannot be the output as well; name another file")
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -74,6 +74,8 @@ def _check_before_the_work(recipe: Recipe) -> None:
     """Find out now what would stop the run after an hour."""
     for device in (recipe.training.device, recipe.simulation.device):
         find_device(device)
+    if recipe.data.weights:
+        raise InputError("data.weights are mapped, but training does not use them yet; leave them out of the recipe")
     backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
     for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
         if path is not None:

@@ -28,6 +28,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _describe_folder(found)
     if found.suffix in {".h5", ".hdf5"}:
         return _describe_trajectory(found) if _is_trajectory(found) else _describe_dataset(found)
+    if found.is_file() and found.suffix != ".safetensors":
+        raise InputError(f"{found} is no dataset, model or folder of ase-cg; map trajectories with `ase-cg map` first")
     return _describe_model(found)
 
 
@@ -36,6 +38,8 @@ def _describe_folder(folder: Path) -> dict[str, Any]:
         return _describe_simulation(folder)
     if (folder / "training.json").is_file():
         return _describe_training(folder)
+    if (folder / "metrics.json").is_file():
+        return {"kind": "analysis", **read_record(folder / "metrics.json")}
     parts = {
         name: describe(folder / name)
         for name in ("dataset.h5", "training", "simulation", "prior_simulation")

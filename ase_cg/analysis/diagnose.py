@@ -17,7 +17,8 @@ MAX_NUMBERS = 12_000_000  # in an array in memory
 COMPARED_FRAMES = 1_000_000  # frames among which duplicates are looked for
 CHUNK = 4096
 CALPHA_BONDS = (2.0, 6.0)  # Å; trans peptides have 3.8, cis peptides 2.9
-PLAUSIBLE_BONDS = (0.8, 15.0)  # Å, mean length over all bonds, at any resolution
+ATOM_BONDS = (0.8, 5.0)  # Å, mean length where every bead is an atom: 1 to 2 of atoms, 3.8 between CA atoms
+PLAUSIBLE_BONDS = (0.8, 15.0)  # Å, mean length over all bonds, of beads of any size
 FAR = 2000.0  # Å from the origin, where single precision keeps 0.0001 Å
 BLOCKS = 20
 SIGNIFICANT = 5.0  # standard errors
@@ -29,6 +30,7 @@ FACTORS = {
     96.49: "96.49, as between kJ/mol and eV",
     2.306: "2.306, as between kcal/mol/nm and eV/Å",
 }
+SLICE_LIKE = ("slice", "as published")
 TOLERANCE = 0.2  # of the logarithm of a factor
 NET_FORCE = 0.01  # of the root mean square force component
 
@@ -75,16 +77,20 @@ def diagnose(molecule: Molecule) -> Diagnosis:
     molecule : Molecule
     """
     limit = min(MAX_FRAMES, MAX_NUMBERS // (3 * molecule.topology.n_beads))
-    frames = spread_frames(np.arange(molecule.n_frames), limit)
-    positions = molecule.coordinates(frames).astype(float)
-    forces = molecule.forces(frames).astype(float) if molecule.has_forces else None
+    weights = molecule.weights()
+    # Drawn by weight where there are weights: a frame may come several times, and counts so often.
+    everything = np.arange(molecule.n_frames) if weights is None else _drawn(weights)
+    frames = spread_frames(everything, limit)
+    read, again = np.unique(frames, return_inverse=True)
+    positions = molecule.coordinates(read)[again].astype(float)
+    forces = molecule.forces(read)[again].astype(float) if molecule.has_forces else None
     lengths = bond_lengths(positions, molecule.topology.bonds)
     warnings = [*_bond_warnings(molecule, lengths), *_place_warnings(positions), *_duplicate_warnings(molecule)]
     ratio = error = None
     if forces is not None:
-        ratio, error = virial_ratio(positions, forces, molecule.temperature)
+        if molecule.topology.n_beads > 1:
+            ratio, error = virial_ratio(positions, forces, molecule.temperature)
         warnings += [*_virial_warnings(ratio, error, molecule.force_map), *_drift_warnings(forces)]
-    weights = molecule.weights()
     return Diagnosis(
         frames_used=len(frames),
         bonds=_bond_statistics(molecule, lengths),
@@ -96,6 +102,12 @@ def diagnose(molecule: Molecule) -> Diagnosis:
     )
 
 
+def _drawn(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return as many frames as there are, drawn evenly by weight, sorted."""
+    edges = np.cumsum(weights) / weights.sum()
+    return np.searchsorted(edges, (np.arange(len(weights)) + 0.5) / len(weights))
+
+
 def virial_ratio(
     positions: NDArray[np.float64], forces: NDArray[np.float64], temperature: float
 ) -> tuple[float, float]:
@@ -104,13 +116,11 @@ def virial_ratio(
     Parameters
     ----------
     positions, forces : ndarray, shape (F, N, 3)
-        In Å and eV/Å.
+        In Å and eV/Å; N ≥ 2.
     temperature : float
         In K.
     """
     n_beads = positions.shape[1]
-    if n_beads < 2:
-        return float("nan"), float("nan")
     centered = positions - positions.mean(1, keepdims=True)
     virial = -(centered * forces).sum((1, 2)) / ((3 * n_beads - 3) * thermal_energy(temperature))
     blocks = [block.mean() for block in np.array_split(virial, BLOCKS) if len(block)]
@@ -150,7 +160,8 @@ def _bond_warnings(molecule: Molecule, lengths: NDArray[np.float64]) -> Iterator
         yield "no beads are bonded: priors on bonds will have nothing to hold the molecule together"
         return
     mean, kind = float(lengths.mean()), molecule.resolution
-    low, high = CALPHA_BONDS if kind == "calpha" else PLAUSIBLE_BONDS
+    of_atoms = isinstance(kind, tuple) or kind in {"heavy", "backbone", "calpha_cbeta"}
+    low, high = CALPHA_BONDS if kind == "calpha" else ATOM_BONDS if of_atoms else PLAUSIBLE_BONDS
     if not low <= mean <= high:
         side = "short" if mean < low else "long"
         if low <= 10 * mean <= high or low <= mean / 10 <= high:
@@ -191,8 +202,8 @@ def _duplicate_warnings(molecule: Molecule) -> Iterator[str]:
         yield f"{copies} of {count} frames are copies of another: were trajectories given twice, or do they overlap?"
 
 
-def _virial_warnings(ratio: float, error: float, force_map: str | None) -> Iterator[str]:
-    if not np.isfinite(ratio) or not np.isfinite(error) or abs(ratio - 1) < SIGNIFICANT * error:
+def _virial_warnings(ratio: float | None, error: float | None, force_map: str | None) -> Iterator[str]:
+    if ratio is None or error is None or abs(ratio - 1) < SIGNIFICANT * error:
         return
     shown = f"−⟨x·F⟩ is {ratio:.3g} ± {error:.1g} times its exact value (3N − 3) kT"
     factor = _wrong_factor(ratio, error)
@@ -200,8 +211,8 @@ def _virial_warnings(ratio: float, error: float, force_map: str | None) -> Itera
         yield f"{shown}: forces have the wrong sign, or do not belong to these positions"
     elif factor is not None:
         yield f"{shown}: forces are too {'large' if ratio > 1 else 'small'} by about {factor}; is their unit right?"
-    elif force_map == "slice":
-        yield f"{shown}: the slice force map is biased where atoms have rigid bonds; use 'optimal'"
+    elif force_map in SLICE_LIKE:
+        yield f"{shown}: forces of single atoms are biased where those have rigid bonds; use the force map 'optimal'"
     elif abs(ratio - 1) > TOLERANCE:
         yield f"{shown}: are constraints, temperature and units right?"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ase_cg.beads.residues import CAPS, RESIDUES
+from ase_cg.beads.structure import has_template
 
 BACKBONE = frozenset({"N", "CA", "C"})
 LONGEST_PATH = 3  # bonds between atoms: from CA through C and N to the next CA
@@ -75,7 +76,7 @@ def _missing_bonds(topology: Any, names: Sequence[str]) -> list[tuple[Any, Any]]
             if len(backbone) == 3:
                 wanted += [(backbone["N"], backbone["CA"]), (backbone["CA"], backbone["C"])]
             # The reader bonds all peptides it knows; where it left one open, there is a gap.
-            no_template = (last is not None and not _has_template(last[0])) or not _has_template(residue)
+            no_template = (last is not None and not has_template(last[0])) or not has_template(residue)
             follows = last is not None and residue.resSeq == last[0].resSeq + 1
             if follows and frozenset((last[0].index, residue.index)) not in joined:
                 start, end = backbone.get("N"), last[1].get("C")
@@ -85,13 +86,6 @@ def _missing_bonds(topology: Any, names: Sequence[str]) -> list[tuple[Any, Any]]
                     wanted.append((last[1]["CA"], backbone["CA"]))
             last = (residue, backbone)
     return [pair for pair in wanted if frozenset((pair[0].index, pair[1].index)) not in bonded]
-
-
-def _has_template(residue: Any) -> bool:
-    """Whether MDTraj bonds residues of this name by itself."""
-    from mdtraj import Topology
-
-    return residue.name in Topology._standardBonds  # noqa: SLF001 - the only place where MDTraj says so
 
 
 def _disulfides(topology: Any, bead_of: Mapping[int, int]) -> set[tuple[int, int]]:

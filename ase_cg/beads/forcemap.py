@@ -14,7 +14,7 @@ differ in the variance around it.
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +24,9 @@ from ase_cg.errors import InputError
 
 ForceMapName = Literal["slice", "constraint_sum", "optimal"]
 FORCE_MAPS = ("slice", "constraint_sum", "optimal")
+TINY_RIDGE = 1e-9  # of the mean square force: decides what few frames leave undetermined
 VALID = 1e-8  # largest deviation of W Cᵀ from the identity
-MAX_COLUMNS = 6000  # atoms or groups; their second moments take 0.3 GB each
+MAX_ATOMS = 4000  # their second moments take 0.13 GB, and there are several tables of them
 
 
 def slice_force_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
@@ -107,7 +108,7 @@ def optimal_force_map(
         raise InputError("forces hold values that are no numbers")
     moments = ForceMoments(matrix.shape[1])
     moments.add(array)
-    return moments.optimal_map(matrix, constraint_groups, ridge)
+    return moments.tied(constraint_groups).optimal_map(matrix, ridge)
 
 
 class ForceMoments:
@@ -120,22 +121,17 @@ class ForceMoments:
     Raises
     ------
     InputError
-        If there are more than 6000 atoms.
+        If there are more than 4000 atoms.
     """
 
     def __init__(self, n_atoms: int) -> None:
-        if n_atoms > MAX_COLUMNS:
+        if n_atoms > MAX_ATOMS:
             raise InputError(
-                f"the optimal force map of {n_atoms} atoms would need {8e-9 * n_atoms**2:.1f} GB for their second "
-                f"moments (the limit is {MAX_COLUMNS} atoms); use the force map 'constraint_sum'"
+                f"the optimal force map of {n_atoms} atoms would need {8e-9 * n_atoms**2:.1f} GB for each table of "
+                f"their second moments (the limit is {MAX_ATOMS} atoms); use the force map 'constraint_sum'"
             )
         self._upper = np.zeros((n_atoms, n_atoms), order="F")
         self.n_frames = 0
-
-    @property
-    def sum(self) -> NDArray[np.float64]:
-        """The moments, shape (n, n)."""
-        return np.asarray(np.triu(self._upper) + np.triu(self._upper, 1).T)
 
     def add(self, forces: NDArray[np.float64]) -> None:
         """Add frames, shape (F, n, 3)."""
@@ -146,39 +142,60 @@ class ForceMoments:
         self._upper = dsyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=True)
         self.n_frames += len(forces)
 
-    def __add__(self, other: "ForceMoments") -> "ForceMoments":
-        total = ForceMoments(len(self._upper))
-        total._upper = self._upper + other._upper
-        total.n_frames = self.n_frames + other.n_frames
-        return total
+    def tied(self, constraint_groups: Sequence[Sequence[int]] = ()) -> "TiedMoments":
+        """Return the moments of the sums over constraint groups."""
+        tying = tying_matrix(constraint_groups, len(self._upper))
+        half = tying.T @ (tying.T @ self._upper).T  # of the upper triangle, with its diagonal
+        diagonal = tying.T @ (tying * np.diag(self._upper)[:, None])
+        return TiedMoments(tying, half + half.T - diagonal.toarray(), self.n_frames)
+
+
+class TiedMoments(NamedTuple):
+    """Second moments of the forces on m constraint groups; an atom without constraints is a group of its own.
+
+    Attributes
+    ----------
+    tying : sparse array, shape (n, m)
+        1 where an atom belongs to a group.
+    sum : ndarray, shape (m, m)
+        Summed over frames and dimensions.
+    n_frames : int
+    """
+
+    tying: Any
+    sum: NDArray[np.float64]
+    n_frames: int
+
+    def __add__(self, other: "TiedMoments") -> "TiedMoments":  # type: ignore[override] # not that of tuples
+        return TiedMoments(self.tying, self.sum + other.sum, self.n_frames + other.n_frames)
 
     def root_mean_square(self, force_map: NDArray[np.float64]) -> float:
-        """Return the root mean square of a component of the mapped forces."""
+        """Return the root mean square of a component of the mapped forces; the map is constant on groups."""
         if self.n_frames == 0:
             return float("nan")
-        total = float(np.einsum("bi,bi->", force_map @ self.sum, force_map))
+        sizes = np.asarray(self.tying.sum(axis=0)).ravel()
+        by_group = force_map @ self.tying / sizes
+        total = float(np.einsum("bi,bi->", by_group @ self.sum, by_group))
         return float(np.sqrt(max(total, 0.0) / (3 * self.n_frames * len(force_map))))
 
-    def optimal_map(
-        self, coordinate_map: ArrayLike, constraint_groups: Sequence[Sequence[int]] = (), ridge: float = 0.0
-    ) -> NDArray[np.float64]:
-        """Return the map of least mean square; see :func:`optimal_force_map`."""
+    def optimal_map(self, coordinate_map: ArrayLike, ridge: float = 0.0) -> NDArray[np.float64]:
+        """Return the map of least mean square, shape (N, n); see :func:`optimal_force_map`."""
         matrix = _coordinate_map(coordinate_map)
         if not (ridge >= 0 and np.isfinite(ridge)):
             raise InputError(f"the ridge must be zero or positive, not {ridge}")
-        tying = tying_matrix(constraint_groups, matrix.shape[1])
-        n_beads, n_groups = len(matrix), tying.shape[1]
-        constraints = matrix @ tying
+        n_beads, n_groups = len(matrix), len(self.sum)
+        constraints = matrix @ self.tying
         # One unit for both blocks of the equations, or the smaller drowns in the rounding of the larger.
-        summed = self.sum
-        scale = max(float(np.trace(summed)) / len(summed), ridge) or 1.0
-        moments = (tying.T @ summed @ tying + ridge * tying.T @ tying) / scale
-        system = np.block([[moments, constraints.T], [constraints, np.zeros((n_beads, n_beads))]])
+        scale = max(float(np.trace(self.sum)) / n_groups, ridge) or 1.0
+        system = np.zeros((n_groups + n_beads, n_groups + n_beads))
+        system[:n_groups, :n_groups] = self.sum / scale
+        system[range(n_groups), range(n_groups)] += ridge / scale * np.asarray(self.tying.sum(axis=0)).ravel()
+        system[:n_groups, n_groups:], system[n_groups:, :n_groups] = constraints.T, constraints
         wanted = np.vstack([np.zeros((n_groups, n_beads)), np.eye(n_beads)])
         solution = _solve(system, wanted)
-        found = (tying @ solution[:n_groups]).T
+        found = np.asarray((self.tying @ solution[:n_groups]).T)
         _check_valid(found, matrix, "the optimal force map")
-        return np.asarray(found)
+        return found
 
 
 def _solve(system: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,19 +207,25 @@ def _solve(system: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[
             warnings.simplefilter("error", linalg.LinAlgWarning)
             return np.asarray(linalg.solve(system, wanted, assume_a="sym"))
     except (linalg.LinAlgError, linalg.LinAlgWarning):
-        return np.asarray(np.linalg.lstsq(system, wanted, rcond=None)[0])
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", linalg.LinAlgWarning)
+            free = len(system) - wanted.shape[1]
+            return np.asarray(linalg.solve(system + TINY_RIDGE * np.diag(np.arange(len(system)) < free), wanted))
+    except (linalg.LinAlgError, linalg.LinAlgWarning):
+        return np.asarray(linalg.lstsq(system, wanted, lapack_driver="gelsy", check_finite=False)[0])
 
 
-def tying_matrix(constraint_groups: Sequence[Sequence[int]], n_atoms: int) -> NDArray[np.float64]:
-    """Return G (n × groups): 1 where an atom belongs to a group; an atom without constraints is a group of its own."""
-    groups = checked_groups(constraint_groups, n_atoms)
+def tying_matrix(constraint_groups: Sequence[Sequence[int]], n_atoms: int) -> Any:
+    """Return G (n × m, sparse): 1 where an atom belongs to a group; one without constraints is a group of its own."""
+    from scipy.sparse import csr_array
+
     owner = np.arange(n_atoms)
-    for group in groups:
+    for group in checked_groups(constraint_groups, n_atoms):
         owner[list(group)] = group[0]
     _, column = np.unique(owner, return_inverse=True)
-    tying = np.zeros((n_atoms, int(column.max()) + 1))
-    tying[np.arange(n_atoms), column] = 1.0
-    return tying
+    return csr_array((np.ones(n_atoms), (np.arange(n_atoms), column)), shape=(n_atoms, int(column.max()) + 1))
 
 
 def validity(force_map: NDArray[np.float64], coordinate_map: NDArray[np.float64]) -> float:

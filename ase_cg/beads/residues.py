@@ -69,6 +69,8 @@ def canonical_name(name: str, declared: Mapping[str, str] | None = None) -> str:
     """
     if declared and name in declared:
         return declared[name]
+    if len(name) == 4 and name[0] in "NC" and name[1:] in RESIDUES:
+        return name[1:]  # AMBER's names at the ends of chains
     return ALIASES.get(name, name)
 
 

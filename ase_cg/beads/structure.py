@@ -2,7 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ LONGEST_PEPTIDE_BOND = 2.5  # Å; one longer is a gap in the chain
 COVALENT = 1.25  # of the sum of the covalent radii, longest distance taken for a bond
 
 _TOPOLOGY_ONLY = {".prmtop", ".parm7", ".psf"}
-_WITH_FRAMES = {".pdb", ".h5", ".hdf5", ".gro"}
+_WITH_FRAMES = {".pdb", ".h5", ".hdf5"}
 _RENAMED_BY_READER = {".pdb", ".ent"}
+
+
+Distances = Callable[[Sequence[Any], Sequence[Any]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def read_structure(path: str | os.PathLike[str]) -> Structure:
         If the file is missing, empty, or no structure.
     """
     found = existing_file(path, "structure")
-    loaded = _load(found)
+    loaded, templated = _load(found)
     if isinstance(loaded, Structure):
         return loaded
     if loaded.n_frames == 0 or loaded.n_atoms == 0:
@@ -60,20 +65,20 @@ def read_structure(path: str | os.PathLike[str]) -> Structure:
     topology, positions = loaded.topology, loaded.xyz[0].astype(float) * NM
     if np.isfinite(positions).all():
         cell = None if loaded.unitcell_vectors is None else loaded.unitcell_vectors[0].astype(float) * NM
-        _complete_bonds(topology, positions, cell, found)
+        _complete_bonds(topology, positions, cell, templated, found)
     return Structure(topology, positions)
 
 
-def _load(path: Path) -> Any:
-    """Return what MDTraj reads, or a structure without positions."""
+def _load(path: Path) -> tuple[Any, set[int]]:
+    """Return what MDTraj reads, or a structure without positions, and the residues that MDTraj could bond itself."""
     import mdtraj
 
     suffix = path.suffix.lower()
     try:
         if suffix == ".psf":
-            return Structure(_with_own_names(read_psf(path)), None)
+            return Structure(_with_own_names(read_psf(path)), None), set()
         if suffix in _TOPOLOGY_ONLY:
-            return Structure(_with_own_names(mdtraj.load_topology(str(path))), None)
+            return Structure(_with_own_names(mdtraj.load_topology(str(path))), None), set()
         with warnings.catch_warnings():
             # MDTraj warns of cells that are placeholders and of elements it guesses; neither matters here.
             warnings.simplefilter("ignore")
@@ -82,14 +87,17 @@ def _load(path: Path) -> Any:
             named = loaded.topology
             if suffix in _RENAMED_BY_READER or path.name.lower().endswith(".pdb.gz"):
                 named = mdtraj.load(str(path), standard_names=False, **first).topology
+        templated = {residue.index for residue in loaded.topology.residues if has_template(residue)}
         for residue, original in zip(loaded.topology.residues, named.residues, strict=True):
             residue.name = _own_name(original.name, residue.name)
     except InputError:
         raise
+    except IndexError as error:
+        raise InputError(f"{path} holds no atoms") from error
     except Exception as error:
         # MDTraj raises whatever its many parsers meet; the user needs the file's name and the reason.
         raise InputError(f"{path} cannot be read as a structure: {reason(error)}") from error
-    return loaded
+    return loaded, templated
 
 
 def _own_name(original: str, read: str) -> str:
@@ -105,82 +113,99 @@ def _with_own_names(topology: Any) -> Any:
 
 
 def _complete_bonds(
-    topology: Any, positions: NDArray[np.float64], cell: NDArray[np.float64] | None, path: Path
+    topology: Any,
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64] | None,
+    templated: set[int],
+    path: Path,
 ) -> None:
-    def distance(first: Any, second: Any) -> float:
-        vector = positions[second.index] - positions[first.index]
-        if cell is not None:
-            vector = vector - np.round(vector @ np.linalg.pinv(cell)) @ cell
-        return float(np.linalg.norm(vector))
+    inverse = None if cell is None else np.linalg.pinv(cell)
 
-    _bond_the_unbonded(topology, distance)
-    _bond_residues(topology, distance)
-    _bond_disulfides(topology, distance)
-    _open_gaps(topology, distance, path)
+    def distances(first: Sequence[Any], second: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the distances in Å between all atoms of two groups, to the nearest image."""
+        a, b = (positions[[atom.index for atom in group]] for group in (first, second))
+        vectors = b[None] - a[:, None]
+        if cell is not None and inverse is not None:
+            vectors = vectors - np.round(vectors @ inverse) @ cell
+        return np.asarray(np.linalg.norm(vectors, axis=-1))
+
+    _bond_the_unbonded(topology, distances)
+    _bond_residues(topology, distances, templated)
+    _bond_disulfides(topology, distances)
+    _open_gaps(topology, distances, path)
 
 
-def _bond_the_unbonded(topology: Any, distance: Any) -> None:
-    """Bond atoms for which MDTraj has no template to those of their residue that they touch."""
+def _touching(first: Sequence[Any], second: Sequence[Any], distances: Distances) -> NDArray[np.bool_]:
+    """Return which atoms of two groups are near enough for a bond; two hydrogens never are."""
     from ase.data import atomic_numbers, covalent_radii
 
-    def radius(atom: Any) -> float:
-        return float(covalent_radii[atomic_numbers.get(_symbol(atom), 0)])
+    a, b = (np.array([covalent_radii[atomic_numbers.get(_symbol(x), 0)] for x in group]) for group in (first, second))
+    hydrogen = [np.array([_symbol(x) == "H" for x in group]) for group in (first, second)]
+    near = distances(first, second) < COVALENT * (a[:, None] + b)
+    return np.asarray(near & ~(hydrogen[0][:, None] & hydrogen[1]))
 
+
+def _bond_the_unbonded(topology: Any, distances: Distances) -> None:
+    """Bond atoms for which MDTraj has no template to those of their residue that they touch."""
     bonded = {atom.index for bond in topology.bonds for atom in bond}
     for residue in topology.residues:
-        if residue.name in WATER_AND_IONS or all(atom.index in bonded for atom in residue.atoms):
-            continue
         atoms = list(residue.atoms)
-        for place, atom in enumerate(atoms):
-            if atom.index in bonded:
-                continue
-            # Pairs of two unbonded atoms are met twice; the later partner takes them.
-            partners = [other for i, other in enumerate(atoms) if i != place and (other.index in bonded or i < place)]
-            for other in partners:
-                both_hydrogen = _symbol(atom) == _symbol(other) == "H"
-                if not both_hydrogen and distance(atom, other) < COVALENT * (radius(atom) + radius(other)):
-                    topology.add_bond(other, atom)
+        lonely = [i for i, atom in enumerate(atoms) if atom.index not in bonded]
+        if residue.name in WATER_AND_IONS or not lonely or len(atoms) < 2:
+            continue
+        touching = _touching([atoms[i] for i in lonely], atoms, distances)
+        for row, i in enumerate(lonely):
+            for j in np.flatnonzero(touching[row]):
+                # Pairs of two unbonded atoms are met twice; the later partner takes them.
+                if j != i and (atoms[j].index in bonded or j < i):
+                    topology.add_bond(atoms[j], atoms[i])
 
 
 def _symbol(atom: Any) -> str:
     return "X" if atom.element is None else str(atom.element.symbol)
 
 
-def _bond_residues(topology: Any, distance: Any) -> None:
-    """Add peptide bonds that are missing because a residue has no template."""
-    bonded = {frozenset((first.index, second.index)) for first, second in topology.bonds}
-    known = {*RESIDUES, *CAPS, *PARENTS}
+def _bond_residues(topology: Any, distances: Distances, templated: set[int]) -> None:
+    """Bond neighbouring residues that the reader left apart because it has no template for one of them."""
+    joined = {frozenset((first.residue.index, second.residue.index)) for first, second in topology.bonds}
     for chain in topology.chains:
-        last: Any = None
-        for residue in chain.residues:
-            atoms = {atom.name: atom for atom in residue.atoms}
-            start = atoms.get("N")
-            # Residues that nobody knows are bonded too: whether they may stay is decided later.
-            if last is not None and start is not None and frozenset((last.index, start.index)) not in bonded:
-                near = distance(last, start) < 1.7
-                if near or (residue.name in known and distance(last, start) < LONGEST_PEPTIDE_BOND):
-                    topology.add_bond(last, start)
-            last = atoms.get("C")
+        for before, residue in pairwise(chain.residues):
+            if residue.name in WATER_AND_IONS or before.name in WATER_AND_IONS:
+                continue
+            both = before.index in templated and residue.index in templated
+            if both or frozenset((before.index, residue.index)) in joined:
+                continue
+            ends, starts = list(before.atoms), list(residue.atoms)
+            for i, j in np.argwhere(_touching(ends, starts, distances)):
+                topology.add_bond(ends[i], starts[j])
 
 
-def _bond_disulfides(topology: Any, distance: Any) -> None:
+def has_template(residue: Any) -> bool:
+    """Whether MDTraj bonds residues of this name by itself."""
+    from mdtraj import Topology
+
+    return residue.name in Topology._standardBonds  # noqa: SLF001 - the only place where MDTraj says so
+
+
+def _bond_disulfides(topology: Any, distances: Distances) -> None:
     """Bond sulphur atoms that touch, and name their residues CYX."""
     bonded = {frozenset((first.index, second.index)) for first, second in topology.bonds}
     sulfurs = [atom for atom in topology.atoms if atom.name == "SG" and PARENTS.get(atom.residue.name, "CYS") == "CYS"]
     for place, first in enumerate(sulfurs):
         for second in sulfurs[:place]:
-            if distance(first, second) < DISULFIDE:
+            if distances([first], [second])[0, 0] < DISULFIDE:
                 if frozenset((first.index, second.index)) not in bonded:
                     topology.add_bond(second, first)
                 first.residue.name = second.residue.name = "CYX"
 
 
-def _open_gaps(topology: Any, distance: Any, path: Path) -> None:
+def _open_gaps(topology: Any, distances: Distances, path: Path) -> None:
     """Drop peptide bonds across residues that are missing from the file."""
     kept, gaps = [], []
     for bond in topology.bonds:
         first, second = bond
-        if first.residue.index != second.residue.index and distance(first, second) > LONGEST_PEPTIDE_BOND:
+        between = first.residue.index != second.residue.index
+        if between and distances([first], [second])[0, 0] > LONGEST_PEPTIDE_BOND:
             gaps.append((first.residue, second.residue))
         else:
             kept.append(bond)

@@ -101,11 +101,14 @@ class BeadTopology:
 
     @cached_property
     def residues(self) -> tuple[tuple[int, ...], ...]:
-        """Beads of each residue, in order; a new residue begins where chain, number or name changes."""
+        """Beads of each residue, in order.
+
+        A new one begins where chain, number or name changes, and where a bead's name comes again (insertion codes).
+        """
         groups: list[list[int]] = []
         last = None
         for bead, key in enumerate(zip(self.chains, self.residue_numbers, self.residue_names, strict=True)):
-            if key != last:
+            if key != last or self.names[bead] in {self.names[other] for other in groups[-1]}:
                 groups.append([])
             groups[-1].append(bead)
             last = key

@@ -63,7 +63,7 @@ def main() -> None:
         _end(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
     except SystemExit as ended:
         if ended.code == STOPPED:  # typer turns Ctrl-C into it without a word
-            _end("stopped; give the same command to go on", STOPPED)
+            _end("stopped; the same command goes on where it can (train, simulate, run) or starts anew", STOPPED)
         raise
 
 

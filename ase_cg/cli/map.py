@@ -15,6 +15,7 @@ RESOLUTION_HELP = (
 
 
 def map_command(
+    context: typer.Context,
     trajectories: Annotated[
         list[Path],
         typer.Argument(help="Trajectories of one molecule, or one YAML file with a list of molecules."),
@@ -54,8 +55,12 @@ def map_command(
     from ase_cg.data.map import map_molecules, map_trajectory
     from ase_cg.data.mapping_settings import read_molecules
 
+    names = [name]
     if [path.suffix for path in trajectories] in ([".yaml"], [".yml"]):
-        path = map_molecules(read_molecules(trajectories[0]), output, add=add, overwrite=overwrite, quiet=quiet)
+        _refuse_options_beside_a_list(context, trajectories[0])
+        molecules = read_molecules(trajectories[0])
+        names = [molecule.name for molecule in molecules]
+        path = map_molecules(molecules, output, add=add, overwrite=overwrite, quiet=quiet)
     else:
         if topology is None or temperature is None:
             missing = "--topology" if topology is None else "--temperature"
@@ -85,17 +90,30 @@ def map_command(
         )
     typer.echo(f"wrote {path}")
     if not quiet:
-        _show_force_maps(path)
+        _show_force_maps(path, names)
 
 
-def _show_force_maps(path: Path) -> None:
-    """Say what the force maps do to the forces."""
+OPTIONS_BESIDE_A_LIST = frozenset({"trajectories", "output", "add", "overwrite", "quiet"})
+
+
+def _refuse_options_beside_a_list(context: typer.Context, path: Path) -> None:
+    """Refuse options that the list of molecules itself has to give."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in OPTIONS_BESIDE_A_LIST and source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"--{name.replace('_', '-')} does nothing beside a list of molecules; say it in {path}")
+
+
+def _show_force_maps(path: Path, names: list[str]) -> None:
+    """Say what the force maps of these molecules do to the forces."""
     from ase_cg.data.dataset import Dataset
 
     with Dataset.open(path) as dataset:
-        for name, molecule in dataset.molecules.items():
-            report = molecule.force_map_report
-            if report.get("name") == "optimal":
+        for name in names:
+            report = dataset.molecules[name].force_map_report
+            if report and report["name"] != "optimal":
+                typer.echo(f"{name}: forces {report['name']}, root mean square {report['rms']:.2f} kcal/mol/Å")
+            elif report:
                 typer.echo(
                     f"{name}: optimal force map, root-mean-square force {report['rms_in_sample']:.2f} in sample, "
                     f"{report['rms_held_out']:.2f} held out, {report['rms_constraint_sum']:.2f} by the constraint sum "

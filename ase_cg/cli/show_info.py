@@ -49,7 +49,8 @@ def _show_molecule(out: "Console", name: str, molecule: Mapping[str, Any]) -> No
         rms = f", root mean square {report['rms']:.2f} kcal/mol/Å" if "rms" in report else ""
         _line(out, f"  forces by the force map '{molecule['force_map']}'{rms}")
         ratio, error = molecule["virial_ratio"], molecule["virial_error"]
-        _line(out, f"  −⟨x·F⟩ / ((3N − 3) kT) = {ratio:.3f} ± {error:.3f} (1 without bias)")
+        if ratio is not None:
+            _line(out, f"  −⟨x·F⟩ / ((3N − 3) kT) = {ratio:.3f} ± {error:.3f} (1 without bias)")
     if molecule["weights"]:
         _line(out, f"  frames have weights; they are worth {molecule['effective_frames']:.0f} equal ones")
     _show_tables(out, molecule)

@@ -122,11 +122,13 @@ class MoleculeWriter:
         atoms: NDArray[np.int64],
         coordinate_map: NDArray[np.float64],
         force_map: NDArray[np.float64],
-        report: dict[str, Any],
     ) -> None:
-        """Record the atoms (n,) that were mapped, both maps (N, n), and what is known of the force map."""
+        """Record the atoms (n,) that were mapped, and both maps (N, n)."""
         for key, array in ((MAPPED_ATOMS, atoms), (COORDINATE_MAP, coordinate_map), (FORCE_MAP, force_map)):
             self._group.create_dataset(key.name, data=array, compression="gzip")
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Record what is known of the force map."""
         self._group.attrs["force_map_report"] = json.dumps(report)
 
 

@@ -112,13 +112,15 @@ def _summed(coordinate_map: NDArray[np.float64], groups: Groups, origin: str) ->
 def _optimal(
     coordinate_map: NDArray[np.float64], groups: Groups, origin: str, halves: list[ForceMoments], ridge: float
 ) -> ForceMap:
-    first, second = halves
+    # The tables of all atoms are let go of one by one.
+    first, second = (halves.pop(0).tied(groups) for _ in range(2))
     everything = first + second
     if everything.n_frames == 0:
         raise InputError("no frame has forces, so there is no optimal force map")
-    matrix = everything.optimal_map(coordinate_map, groups, ridge)
+    matrix = everything.optimal_map(coordinate_map, ridge)
     summed = constraint_sum_force_map(coordinate_map, groups)
-    fits = [(half.optimal_map(coordinate_map, groups, ridge), half, other) for half, other in _in_turn(first, second)]
+    turns = [(first, second), (second, first)] if first.n_frames and second.n_frames else []
+    fits = [(half.optimal_map(coordinate_map, ridge), half, other) for half, other in turns]
     held_out = _mean_square([other.root_mean_square(fitted) for fitted, _, other in fits])
     report = {
         "name": "optimal",
@@ -139,10 +141,6 @@ def _optimal(
             stacklevel=4,
         )
     return ForceMap(matrix, report)
-
-
-def _in_turn(first: ForceMoments, second: ForceMoments) -> list[tuple[ForceMoments, ForceMoments]]:
-    return [(first, second), (second, first)] if first.n_frames and second.n_frames else []
 
 
 def _mean_square(values: list[float]) -> float:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from ase_cg.beads.structure import NM, read_structure
 from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
+from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, refuse_existing, written_whole
+from ase_cg.files import existing_file, refuse_existing, refuse_input_as_output, written_whole
 from ase_cg.progress import Progress
 
 PathLike = str | os.PathLike[str]
@@ -49,7 +50,7 @@ def label_forces(
     force_field : sequence of str
         Instead of `system`: OpenMM's force-field files, such as ``amber14/protein.ff14SB.xml`` and
         ``implicit/obc2.xml``. Without constraints; particle-mesh Ewald with a cutoff of 1 nm where the trajectory has
-        a cell, no cutoff where it has none.
+        a cell, no cutoff where it has none or the solvent is implicit.
     selection : str
         MDTraj selection of the atoms that are written; ``"not water"`` keeps the file small.
     platform : str, optional
@@ -77,12 +78,18 @@ def label_forces(
     if not paths:
         raise InputError("no trajectory was given")
     refuse_existing(Path(output), overwrite=overwrite)
+    others = [Path(topology), *([] if system is None else [Path(system)])]
+    refuse_input_as_output(Path(output), [*paths, *others], (".h5", ".hdf5"))
     structure = read_structure(topology)
     sources = [Source(path, structure.topology, length_unit, read_forces=False) for path in paths]
     first = next(sources[0].chunks(), None)
     if first is None:
         raise InputError(f"{paths[0]} holds no frames")
-    context = _context(structure.topology, system, force_field, platform, periodic=first.cells is not None)
+    cell = None if first.cells is None else first.cells[0]
+    context = _context(structure.topology, system, force_field, platform, cell)
+    everything = np.arange(structure.topology.n_atoms)
+    # Bonded forces know no images: molecules have to be whole; how they lie to each other does not matter.
+    whole = WholeMolecules.of_atoms(structure.topology, everything, pieces_together=False)
     kept = _selected(structure.topology, selection)
     for path in paths:
         if path.suffix.lower() in ROUNDED_FORMATS:
@@ -102,8 +109,12 @@ def label_forces(
         for source in sources:
             done = 0
             for frames in source.chunks():
-                forces = np.stack(list(_forces(context, frames, source.path, done)))
-                file.append(frames.positions[:, kept], forces[:, kept], frames.cells)
+                if (frames.cells is None) != (cell is None):
+                    raise InputError(f"{source.path} differs from {paths[0]} in having a cell")
+                positions = frames.positions if frames.cells is None else whole(frames.positions, frames.cells)
+                complete = frames._replace(positions=positions)
+                forces = np.stack(list(_forces(context, complete, source.path, done)))
+                file.append(positions[:, kept], forces[:, kept], frames.cells)
                 done += len(frames.positions)
                 progress.advance(len(frames.positions))
     return Path(output)
@@ -131,16 +142,22 @@ def _selected(topology: Any, selection: str) -> NDArray[np.int64]:
 
 
 def _context(
-    topology: Any, system: PathLike | None, force_field: Sequence[str], platform: str | None, *, periodic: bool
+    topology: Any,
+    system: PathLike | None,
+    force_field: Sequence[str],
+    platform: str | None,
+    cell: NDArray[np.float64] | None,
 ) -> Any:
     openmm = _openmm()
     if (system is None) == (not force_field):
         raise InputError("give either an OpenMM system (--system) or force-field files (--force-field)")
-    made = _read_system(Path(system)) if system is not None else _make_system(topology, force_field, periodic=periodic)
+    made = _read_system(Path(system)) if system is not None else _make_system(topology, force_field, cell)
     if made.getNumParticles() != topology.n_atoms:
         raise InputError(
             f"the system has {made.getNumParticles()} particles, but the topology {topology.n_atoms} atoms"
         )
+    if cell is None and made.usesPeriodicBoundaryConditions():
+        raise InputError("the system is periodic, but the trajectory has no cell; its frames cannot be evaluated")
     integrator = openmm.VerletIntegrator(0.001)  # a context needs one; no step is made
     try:
         chosen = () if platform is None else (openmm.Platform.getPlatformByName(platform),)
@@ -162,17 +179,28 @@ def _read_system(path: Path) -> Any:
     return made
 
 
-def _make_system(topology: Any, force_field: Sequence[str], *, periodic: bool) -> Any:
+def _make_system(topology: Any, force_field: Sequence[str], cell: NDArray[np.float64] | None) -> Any:
     from openmm import app, unit
 
+    implicit = any(name.startswith("implicit/") for name in force_field)
     try:
-        field = app.ForceField(*force_field)
-        if periodic:
-            return field.createSystem(topology.to_openmm(), nonbondedMethod=app.PME, nonbondedCutoff=1 * unit.nanometer)
-        return field.createSystem(topology.to_openmm(), nonbondedMethod=app.NoCutoff)
+        field, made = app.ForceField(*force_field), topology.to_openmm()
+        if cell is None or implicit:
+            return field.createSystem(made, nonbondedMethod=app.NoCutoff)
+        made.setPeriodicBoxVectors(_reduced(cell) * unit.nanometer)
+        return field.createSystem(made, nonbondedMethod=app.PME, nonbondedCutoff=1 * unit.nanometer)
     except Exception as error:
         # OpenMM's force fields raise many kinds of errors for files and residues that they do not know.
         raise InputError(f"no system can be made with {', '.join(force_field)}: {reason(error)}") from error
+
+
+def _reduced(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the vectors of a cell in Å as OpenMM wants them: in nm, each as short as others allow."""
+    a, b, c = cell / NM
+    c = c - b * np.round(c[1] / b[1])
+    c = c - a * np.round(c[0] / a[0])
+    b = b - a * np.round(b[0] / a[0])
+    return np.stack([a, b, c])
 
 
 def _forces(context: Any, frames: Frames, path: Path, done: int) -> Iterator[NDArray[np.float64]]:
@@ -181,7 +209,7 @@ def _forces(context: Any, frames: Frames, path: Path, done: int) -> Iterator[NDA
     for number, positions in enumerate(frames.positions):
         try:
             if frames.cells is not None:
-                context.setPeriodicBoxVectors(*(frames.cells[number] / NM))
+                context.setPeriodicBoxVectors(*_reduced(frames.cells[number]))
             context.setPositions(positions / NM)
             context.computeVirtualSites()
             forces = context.getState(getForces=True).getForces(asNumpy=True)._value  # noqa: SLF001 - without its unit

@@ -97,6 +97,12 @@ class MoleculeSettings(MappingSettings):
     topology: Path
     temperature: float = Field(gt=0)
 
+    @property
+    def files(self) -> list[Path]:
+        """All input files."""
+        optional = [] if self.embeddings is None else [self.embeddings]
+        return [*self.trajectories, *self.forces, *self.weights, *optional, self.topology]
+
     def record(self) -> dict[str, Any]:
         """Return everything that decides the mapped molecule, JSON-safe; files by name and content."""
         described = self.model_dump(mode="json", exclude={"name"})

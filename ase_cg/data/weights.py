@@ -33,6 +33,20 @@ def read_weights(path: Path) -> NDArray[np.float64]:
     return weights
 
 
+def read_types(path: Path) -> NDArray[Any]:
+    """Read the bead types of published data from a ``.npy`` file.
+
+    Raises
+    ------
+    InputError
+        If it is no such file.
+    """
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as bead types: {reason(error)}") from error
+
+
 def check_types(types: NDArray[Any], names: Sequence[str], where: str) -> None:
     """Check that the bead types of published data fit the topology: one for each bead, the same for the same name.
 

@@ -1,38 +1,57 @@
 """Molecules that a periodic box has cut into pieces are put together again."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+NEIGHBORS = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
+
 
 class WholeMolecules:
-    """Moves atoms by cell vectors so that bonded atoms lie next to each other, and chains next to the first.
+    """Moves particles by cell vectors so that bonded ones lie next to each other, and pieces next to the first.
 
-    Forces do not change when atoms move by cell vectors.
+    Forces do not change when particles move by cell vectors.
 
     Parameters
     ----------
-    topology : mdtraj.Topology
-        Of the whole system.
-    atoms : ndarray of int
-        The atoms that are given, in order.
+    bonds : iterable of (int, int)
+    chains : sequence of int
+        Chain of each of the n particles. A chain without any bond is held together in the order of its particles.
+    pieces_together : bool
+        Move each further piece (what bonds hold together) to its image nearest to the first.
     """
 
-    def __init__(self, topology: Any, atoms: NDArray[np.int64]) -> None:
+    def __init__(
+        self, bonds: Iterable[tuple[int, int]], chains: Sequence[int], *, pieces_together: bool = True
+    ) -> None:
+        neighbors: list[list[int]] = [[] for _ in chains]
+        for i, j in bonds:
+            neighbors[i].append(j)
+            neighbors[j].append(i)
+        self._tree, self._pieces = _spanning_tree(neighbors, chains)
+        self._pieces_together = pieces_together
+
+    @classmethod
+    def of_atoms(cls, topology: Any, atoms: NDArray[np.int64], *, pieces_together: bool = True) -> Self:
+        """Make it for some atoms, in order, of an :class:`mdtraj.Topology`."""
         place = {int(atom): i for i, atom in enumerate(atoms)}
-        neighbors: list[list[int]] = [[] for _ in atoms]
-        for first, second in topology.bonds:
-            i, j = place.get(first.index), place.get(second.index)
-            if i is not None and j is not None:
-                neighbors[i].append(j)
-                neighbors[j].append(i)
-        chain = [topology.atom(int(atom)).residue.chain.index for atom in atoms]
-        self._tree, self._pieces = _spanning_tree(neighbors, chain)
+        bonds = [
+            (place[first.index], place[second.index])
+            for first, second in topology.bonds
+            if first.index in place and second.index in place
+        ]
+        chains = [topology.atom(int(atom)).residue.chain.index for atom in atoms]
+        return cls(bonds, chains, pieces_together=pieces_together)
 
     def __call__(self, positions: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return positions in Å, shape (F, n, 3), of whole molecules; `cells` has shape (F, 3, 3)."""
+        """Return positions in Å, shape (F, n, 3), of whole molecules.
+
+        Rows of `cells`, shape (F, 3, 3), are cell vectors; zero along directions that are not periodic.
+        """
         inverse: NDArray[Any] = np.linalg.pinv(cells)
         child, parent = self._tree.T
         steps = -np.round((positions[:, child] - positions[:, parent]) @ inverse)
@@ -42,7 +61,7 @@ class WholeMolecules:
             for bond, (atom, before) in enumerate(self._tree):  # parents come before their children
                 images[:, atom] = images[:, before] + steps[:, bond]
             whole = positions + images @ cells
-        return self._together(whole, cells, inverse)
+        return self._together(whole, cells, inverse) if self._pieces_together else whole
 
     def _together(
         self, positions: NDArray[np.float64], cells: NDArray[np.float64], inverse: NDArray[Any]
@@ -51,21 +70,27 @@ class WholeMolecules:
         if len(self._pieces) < 2:
             return positions
         centers = np.stack([positions[:, piece].mean(1) for piece in self._pieces], axis=1)
-        images = -np.round((centers - centers[:, :1]) @ inverse)
-        if not images.any():
+        from_first = centers - centers[:, :1]
+        images = -np.round(from_first @ inverse)
+        # In skewed cells the nearest image may be a neighbour of the one that rounding finds.
+        candidates = images[:, :, None] + NEIGHBORS
+        distances = ((from_first[:, :, None] + candidates @ cells[:, None]) ** 2).sum(-1)
+        # Of equally near ones the piece stays where it is, as it does along directions that are not periodic.
+        distances = distances + 1e-9 * (candidates**2).sum(-1)
+        best = distances.argmin(-1)
+        shifts = np.take_along_axis(candidates, best[:, :, None, None], axis=2)[:, :, 0] @ cells
+        if not shifts.any():
             return positions
         moved = positions.copy()
-        shifts = images @ cells
         for number, piece in enumerate(self._pieces):
             moved[:, piece] += shifts[:, number, None]
         return moved
 
 
-def _spanning_tree(neighbors: list[list[int]], chain: list[int]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """Return bonds (child, parent) in an order in which parents come first, and the pieces that bonds hold together.
-
-    A chain of which no bond is known (CA atoms alone, say) is held together in the order of its atoms.
-    """
+def _spanning_tree(
+    neighbors: list[list[int]], chain: Sequence[int]
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Return bonds (child, parent) in an order in which parents come first, and the pieces that bonds hold together."""
     bonded_chains = {chain[atom] for atom, others in enumerate(neighbors) if others}
     order: list[tuple[int, int]] = []
     owner = [-1] * len(neighbors)

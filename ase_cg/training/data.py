@@ -120,8 +120,8 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
 
 
 def _size(molecule: Molecule, *, with_forces: bool) -> float:
-    """Return the bytes of all frames."""
-    return 12.0 * molecule.n_frames * molecule.topology.n_beads * (2 if with_forces else 1)
+    """Return the bytes of all frames, which are in memory twice: as read, and divided for training."""
+    return 2 * 12.0 * molecule.n_frames * molecule.topology.n_beads * (2 if with_forces else 1)
 
 
 def as_tensor(array: NDArray[np.float32] | None) -> Tensor | None:

@@ -67,7 +67,7 @@ def test_sound_data_are_described_without_a_warning(tmp_path):
         (1, 10, r"too large by about 10, as between nm and Å"),
         (1, 0.1, r"too small by about 10"),
         (1, -1, "wrong sign"),
-        (1, 1.6, "slice force map is biased"),
+        (1, 1.6, "forces of single atoms are biased"),
     ],
 )
 def test_wrong_units_are_found(x_factor, f_factor, message, tmp_path):
@@ -113,3 +113,37 @@ def test_folders_and_files_are_described(dataset_file, model_file, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no training, simulation or run"):
         describe(tmp_path / "empty")
+
+
+def test_a_wrong_unit_of_length_is_found_at_every_resolution(shared, tmp_path):
+    import mdtraj
+
+    from ase_cg import map_trajectory
+
+    folder = shared / "chignolin_all_atom"
+    frames = mdtraj.load(str(folder / "traj_1.dcd"), top=str(folder / "traj_1.pdb"))[:60]
+    for factor, message in ((1.0, None), (10.0, "10 times too long"), (0.1, "10 times too short")):
+        np.savez(tmp_path / "x.npz", coords=frames.xyz * 10 * factor)
+        for resolution in ("calpha", "calpha_cbeta", "backbone", "heavy", "residue_com"):
+            path = map_trajectory(
+                tmp_path / "x.npz",
+                tmp_path / "d.h5",
+                topology=folder / "traj_1.pdb",
+                resolution=resolution,
+                temperature=300,
+                length_unit="Å",
+                overwrite=True,
+                quiet=True,
+            )
+            with Dataset.open(path) as dataset:
+                warnings = diagnose(dataset.only_molecule()).warnings
+            assert (warnings == []) if message is None else (message in warnings[0]), (resolution, warnings)
+
+
+def test_frames_of_no_weight_have_no_say(tmp_path):
+    x, f = _frames(20_000)
+    weights = np.repeat([1.0, 0.0], 10_000)
+    x[10_000:] *= 3
+    found = _diagnosis(tmp_path, x, -10 * f, weights=weights)
+    assert found.bonds["ALA–ALA"]["max"] < 6
+    assert found.virial_ratio < 0

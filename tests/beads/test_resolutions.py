@@ -341,7 +341,7 @@ def test_more_types_than_atomic_numbers_still_find_their_molecule(shared, tmp_pa
     topology = read_topology(pdb, "heavy")
     vocabulary = tuple(sorted(set(topology.names)))
     assert len(vocabulary) > 118
-    frames = np.random.default_rng(0).standard_normal((20, topology.n_beads, 3))
+    frames = np.random.default_rng(0).standard_normal((60, topology.n_beads, 3))
     priors = PriorSet.fit_positions(frames, topology, ("bonds",), vocabulary=vocabulary, kT=0.026)
     model = CGModel(vocabulary, priors, ModelCard(300.0, "heavy", (topology,)))
     atoms = read_beads(pdb, model)
@@ -363,3 +363,39 @@ def test_exclusions_are_the_pairs_within_so_many_bonds(shared):
 def test_standard_residues_keep_their_place_in_the_vocabulary():
     assert RESIDUES[:20] == tuple(sorted(RESIDUES[:20], key=RESIDUES.index))
     assert len(set(RESIDUES)) == len(RESIDUES)
+
+
+def test_gro_files_and_ambers_names_of_terminal_residues(tmp_path):
+    path = write_peptides(tmp_path / "a.pdb", [["ALA", "GLY", "ALA"]])
+    structure = mdtraj.load(str(path))
+    for residue, name in zip(structure.topology.residues, ("NALA", "GLY", "CALA"), strict=True):
+        residue.name = name
+    structure.save_gro(str(tmp_path / "a.gro"))
+    for resolution in ("calpha", "heavy"):
+        ours, theirs = read_topology(tmp_path / "a.gro", resolution), read_topology(path, resolution)
+        assert (ours.names, ours.bonds) == (theirs.names, theirs.bonds)
+
+
+def test_residues_of_one_number_are_told_apart(tmp_path):
+    path = write_peptides(tmp_path / "a.pdb", [["ALA", "ALA", "GLY"]])
+    text = path.read_text()
+    path.write_text(text.replace("ALA A   2 ", "ALA A   1A"))
+    topology = read_topology(path, "calpha_cbeta")
+    assert topology.residue_numbers[:4] == (1, 1, 1, 1)
+    assert topology.residues == ((0, 1), (2, 3), (4,))
+    assert [atom.name for atom in topology.to_mdtraj().atoms] == ["CA", "CB", "CA", "CB", "CA"]
+
+
+def test_a_polymer_without_bonds_in_its_file_is_one_molecule(tmp_path):
+    pytest.importorskip("pymetis")
+    path = _polymer(tmp_path / "polymer.h5", units=6, molecules=1)
+    mdtraj.load(str(path)).save(str(tmp_path / "polymer.pdb"))
+    lines = [line for line in (tmp_path / "polymer.pdb").read_text().splitlines(keepends=True) if "CONECT" not in line]
+    (tmp_path / "polymer.pdb").write_text("".join(lines))
+    assert read_topology(tmp_path / "polymer.pdb", "graph:3").bonds == ((0, 1), (1, 2))
+
+
+def test_empty_structures_say_so(tmp_path):
+    (tmp_path / "e.pdb").write_text("HEADER\nEND\n")
+    with pytest.raises(InputError, match=r"e\.pdb (holds no atoms|cannot be read)"):
+        read_beads(tmp_path / "e.pdb", "calpha")

@@ -428,3 +428,55 @@ def test_an_overfitted_map_is_told(all_atom, mapping, tmp_path):
         pytest.warns(UserWarning, match="overfitted to 12 frames"),
     ):
         map_trajectory(tmp_path / "a.npz", tmp_path / "d.h5", **options)
+
+
+def test_an_input_is_never_overwritten(all_atom, mapping, tmp_path, example_data):
+    np.savez(tmp_path / "a.npz", positions=all_atom[0])
+    pdb = tmp_path / "a.pdb"
+    pdb.write_bytes((example_data / "ala2.pdb").read_bytes())
+    trajectory = mdtraj.Trajectory(all_atom[0], mdtraj.load(str(pdb)).topology)
+    trajectory.save_hdf5(str(tmp_path / "a.h5"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = mapping | {"topology": pdb}
+    for source, output in ((tmp_path / "a.h5", tmp_path / "a.h5"), (tmp_path / "a.h5", pdb)):
+        with pytest.raises(InputError, match=r"is an input|must end in"):
+            map_trajectory(source, output, overwrite=True, **options)
+    with pytest.raises(InputError, match="is an input"):
+        map_trajectory(
+            tmp_path / "a.h5", tmp_path / "a.h5", overwrite=True, **(options | {"topology": tmp_path / "a.h5"})
+        )
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_extended_xyz_under_the_name_of_plain_xyz_keeps_its_forces(all_atom, mapping, tmp_path, example_data):
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    symbols = [atom.element.symbol for atom in mdtraj.load(str(example_data / "ala2.pdb")).topology.atoms]
+    images = [Atoms(symbols, positions=x * 10) for x in all_atom[0]]
+    for atoms, f in zip(images, all_atom[1], strict=True):
+        atoms.calc = SinglePointCalculator(atoms, forces=f * KCAL_PER_MOL / 41.84)
+    write(tmp_path / "t.xyz", images)
+    _check(map_trajectory(tmp_path / "t.xyz", tmp_path / "d.h5", **mapping), all_atom, tolerance=1e-4)
+    mdtraj.Trajectory(all_atom[0], mdtraj.load(str(example_data / "ala2.pdb")).topology).save(str(tmp_path / "p.xyz"))
+    plain = map_trajectory(tmp_path / "p.xyz", tmp_path / "e.h5", **mapping)
+    _check(plain, all_atom, forces=False, tolerance=1e-2)
+
+
+def test_weights_decide_the_optimal_map(all_atom, tmp_path, mapping):
+    """Frames of no weight have no say: the map of weighted frames is that of the frames that count."""
+    rng = np.random.default_rng(0)
+    nonsense = 1e3 * rng.standard_normal((N_FRAMES, 22, 3))
+    np.savez(tmp_path / "a.npz", positions=all_atom[0], forces=all_atom[1])
+    both = {"positions": np.concatenate([all_atom[0]] * 2), "forces": np.concatenate([all_atom[1], nonsense])}
+    np.savez(tmp_path / "b.npz", **both)
+    np.save(tmp_path / "w.npy", np.repeat([1.0, 0.0], N_FRAMES))
+    options = mapping | {"force_map": "optimal", "constraints": "none", "length_unit": "nm", "ridge": 1e-3}
+    options |= {"force_unit": "kJ/mol/nm"}
+    alone = map_trajectory(tmp_path / "a.npz", tmp_path / "a.h5", **options)
+    weighted = map_trajectory(tmp_path / "b.npz", tmp_path / "b.h5", weights=[tmp_path / "w.npy"], **options)
+    with Dataset.open(alone) as one, Dataset.open(weighted) as two:
+        a, b = one.only_molecule(), two.only_molecule()
+        assert b.maps()[2] == pytest.approx(a.maps()[2], abs=1e-3)
+        assert b.force_map_report["rms"] == pytest.approx(a.force_map_report["rms"], rel=1e-3)

@@ -120,3 +120,49 @@ def test_rounded_positions_are_warned_of(trajectory, example_data, tmp_path):
             platform="Reference",
             quiet=True,
         )
+
+
+def test_molecules_cut_by_the_box_are_whole_when_forces_are_evaluated(example_data, tmp_path):
+    """Bonded forces know no images: wrapped frames must give the forces of whole ones."""
+    from openmm import app
+
+    structure = mdtraj.load(str(example_data / "ala2.pdb"))
+    with h5py.File(example_data / "ala2_all_atom.h5", "r") as file:
+        x = file["coordinates"][:5].astype(float)
+    cell = np.array([[3.0, 0, 0], [0.5, 3.0, 0], [0.4, -0.6, 3.0]])
+    x = x - x.mean(1, keepdims=True) + np.array([0.0, 2.98, 0.0])
+    wrapped = x - np.floor(x @ np.linalg.inv(cell)) @ cell
+    forces = {}
+    for name, positions in (("whole", x), ("wrapped", wrapped)):
+        frames = mdtraj.Trajectory(positions, structure.topology)
+        frames.unitcell_vectors = np.repeat(cell[None], 5, 0)
+        frames.save_dcd(str(tmp_path / f"{name}.dcd"))
+        out = label_forces(
+            tmp_path / f"{name}.dcd",
+            tmp_path / f"{name}.h5",
+            topology=example_data / "ala2.pdb",
+            force_field=["amber14/protein.ff14SB.xml"],
+            platform="Reference",
+            quiet=True,
+        )
+        with h5py.File(out, "r") as file:
+            forces[name] = file["forces"][:].astype(float)
+    size = np.sqrt((forces["whole"] ** 2).mean())
+    assert size < 2000
+    assert forces["wrapped"] == pytest.approx(forces["whole"], abs=0.01 * size)
+    system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(
+        mdtraj.load(str(example_data / "ala2.pdb")).topology.to_openmm(), nonbondedMethod=app.NoCutoff
+    )
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    (tmp_path / "s.xml").write_text(openmm.XmlSerializer.serialize(system))
+    mdtraj.Trajectory(x, structure.topology).save_dcd(str(tmp_path / "n.dcd"))
+    with pytest.raises(InputError, match="the system is periodic, but the trajectory has no cell"):
+        label_forces(
+            tmp_path / "n.dcd",
+            tmp_path / "n.h5",
+            topology=example_data / "ala2.pdb",
+            system=tmp_path / "s.xml",
+            quiet=True,
+        )

@@ -81,7 +81,7 @@ class Source:
             values are not finite.
         """
         existing_file(self.path, "trajectory")
-        reader: Callable[[Source], Iterator[Frames]] = READERS.get(self.path.suffix.lower(), read_mdtraj)
+        reader = self._reader()
         if self.forces is not None and reader is not read_npy:
             raise InputError(f"{self.path} is no .npy file, so its forces cannot come from another file, {self.forces}")
         done = 0
@@ -94,6 +94,16 @@ class Source:
             if len(frames.positions):
                 yield self._checked(frames, done)
             done += len(frames.positions)
+
+    def _reader(self) -> Callable[["Source"], Iterator[Frames]]:
+        """Return the reader of the file; extended XYZ often goes by the name of plain XYZ."""
+        suffix = self.path.suffix.lower()
+        if suffix == ".xyz":
+            with self.path.open(encoding="utf-8", errors="replace") as file:
+                comment = [file.readline() for _ in range(2)][1]
+            if "Properties=" in comment or "Lattice=" in comment:
+                return read_ase
+        return READERS.get(suffix, read_mdtraj)
 
     def _checked(self, raw: Frames, done: int) -> Frames:
         """Return frames in our units, of the atoms that matter."""
@@ -114,6 +124,9 @@ class Source:
                 raise InputError(f"{self.path}: {name} of frame {bad} (counted from 0) hold values that are no numbers")
             arrays[name] = chosen
         cells = None if frames.cells is None else np.asarray(frames.cells, dtype=float) * length
+        if cells is not None and not np.isfinite(cells).all():
+            bad = done + int(np.flatnonzero(~np.isfinite(cells).all((1, 2)))[0])
+            raise InputError(f"{self.path}: the cell of frame {bad} (counted from 0) holds values that are no numbers")
         return Frames(arrays["positions"], arrays.get("forces"), cells, "Å", "eV/Å")
 
     def _check_shapes(self, frames: Frames) -> None:

@@ -43,34 +43,44 @@ class _Dump:
         self._path, self._file = source.path, file
         self._units: tuple[str | None, str | None] = (None, None)
         self._frame = 0
-        self._sizes: set[int] = set()
+        self._n_atoms = -1
+        self._cell, self._origin, self._periodic = np.zeros((3, 3)), np.zeros(3), np.ones(3, dtype=bool)
 
     def frames(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]]:
-        n_atoms, cell, origin = -1, np.zeros((3, 3)), np.zeros(3)
         for line in self._file:
-            item = line.removeprefix("ITEM:").strip() if line.startswith("ITEM:") else None
-            if item is None:
-                if line.strip():
-                    raise InputError(
-                        f"{self._path} is no LAMMPS dump or is damaged: {line.strip()[:60]!r} in frame {self._frame}"
-                    )
-            elif item == "UNITS":
-                self._set_units(self._line())
-            elif item in {"TIMESTEP", "TIME"}:
-                self._line()
-            elif item == "NUMBER OF ATOMS":
-                n_atoms = int(self._numbers([self._line()])[0, 0])
-                self._sizes.add(n_atoms)
-                if len(self._sizes) > 1:
-                    raise InputError(
-                        f"{self._path}: frame {self._frame} has {n_atoms} atoms, the frames before "
-                        f"{min(self._sizes - {n_atoms})}; frames of different molecules cannot be one trajectory"
-                    )
-            elif item.startswith("BOX BOUNDS"):
-                cell, origin = _box(self._numbers([self._line() for _ in range(3)]))
-            elif item.startswith("ATOMS"):
-                yield self._atoms(item.split()[1:], n_atoms, cell, origin)
+            if line.startswith("ITEM: ATOMS"):
+                yield self._atoms(line.split()[2:])
                 self._frame += 1
+            elif line.startswith("ITEM:"):
+                self._read_header(line.removeprefix("ITEM:").strip())
+            elif line.strip():
+                raise InputError(
+                    f"{self._path} is no LAMMPS dump or is damaged: {line.strip()[:60]!r} in frame {self._frame}"
+                )
+
+    def _read_header(self, item: str) -> None:
+        if item == "UNITS":
+            self._set_units(self._line())
+        elif item in {"TIMESTEP", "TIME"}:
+            self._line()
+        elif item == "NUMBER OF ATOMS":
+            self._set_size(int(self._numbers([self._line()])[0, 0]))
+        elif item.startswith("BOX BOUNDS"):
+            if "abc" in item:
+                raise InputError(
+                    f"{self._path} has a general triclinic box, which is not read; dump it with `dump_modify "
+                    "triclinic/general no`"
+                )
+            self._cell, self._origin = _box(self._numbers([self._line() for _ in range(3)]))
+            self._periodic = np.array([flag == "pp" for flag in item.split()[-3:]])
+
+    def _set_size(self, n_atoms: int) -> None:
+        if self._n_atoms not in {-1, n_atoms}:
+            raise InputError(
+                f"{self._path}: frame {self._frame} has {n_atoms} atoms, the frames before {self._n_atoms}; frames of "
+                "different molecules cannot be one trajectory"
+            )
+        self._n_atoms = n_atoms
 
     def _line(self) -> str:
         line = self._file.readline()
@@ -92,9 +102,8 @@ class _Dump:
             raise InputError(f"{self._path} is in LAMMPS's units {style!r}; known are {', '.join(UNIT_STYLES)}")
         self._units = UNIT_STYLES[style]
 
-    def _atoms(
-        self, columns: list[str], n_atoms: int, cell: NDArray[np.float64], origin: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]:
+    def _atoms(self, columns: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]:
+        n_atoms, cell = self._n_atoms, self._cell
         place = {name: i for i, name in enumerate(columns)}
         xyz = next((names for names in POSITION_COLUMNS if all(name in place for name in names)), None)
         if xyz is None or "id" not in place:
@@ -113,10 +122,11 @@ class _Dump:
             raise InputError(f"{self._path} names an atom twice in frame {self._frame} (counted from 0)")
         positions = table[:, 1:4]
         if xyz[0].startswith("xs"):
-            positions = positions @ cell + origin
+            positions = positions @ cell + self._origin
         if images:
             positions = positions + table[:, -3:] @ cell
-        return positions, table[:, 4:7] if has_forces else None, cell
+        # Cell vectors along which the box is not periodic have no images.
+        return positions, table[:, 4:7] if has_forces else None, np.where(self._periodic[:, None], cell, 0.0)
 
     def stacked(
         self, frames: list[tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]]

@@ -19,6 +19,8 @@ def read_mdtraj(source: "Source") -> Iterator[Frames]:
     import mdtraj
 
     path = source.path
+    if path.suffix != path.suffix.lower():
+        raise InputError(f"{path}: formats are told by suffixes in lower case; rename it to {path.suffix.lower()}")
     options = {} if path.suffix.lower() in _STRUCTURE_FORMATS else {"top": source.topology}
     frames = 0
     with warnings.catch_warnings():
