@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from ase_cg.cli.analyze import analyze
+from ase_cg.cli.fit_priors import fit_priors_command
+from ase_cg.cli.import_torchmdnet import import_torchmdnet_command
 from ase_cg.cli.info import info
 from ase_cg.cli.label_forces import label_forces_command
 from ase_cg.cli.map import map_command
@@ -23,11 +25,13 @@ app = typer.Typer(
 )
 app.command("map")(map_command)
 app.command("label-forces")(label_forces_command)
+app.command("fit-priors")(fit_priors_command)
 app.command()(train)
 app.command()(simulate)
 app.command()(analyze)
 app.command()(run)
 app.command()(info)
+app.command("import-torchmdnet")(import_torchmdnet_command)
 
 
 def _print_version(value: bool) -> None:

@@ -29,7 +29,17 @@ def test_help_lists_every_command_in_less_than_a_second():
 
     times, texts = zip(*[timed() for _ in range(3)], strict=True)
     assert min(times) < 1.0
-    for command in ("map", "label-forces", "train", "simulate", "analyze", "run", "info"):
+    for command in (
+        "map",
+        "label-forces",
+        "fit-priors",
+        "import-torchmdnet",
+        "train",
+        "simulate",
+        "analyze",
+        "run",
+        "info",
+    ):
         assert command in texts[0]
         assert call(command, "--help").returncode == 0
 

@@ -1,0 +1,145 @@
+"""Published TorchMD-Net networks: the published residuals, the formulas of their priors, and nothing executed."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ase_cg import CGCalculator, CGModel, InputError, read_beads
+from ase_cg.beads.atoms import read_topology
+from ase_cg.models.base import energy_and_forces
+from ase_cg.models.model import prepared_copy
+from ase_cg.models.torchmd import read_torchmd_force_field, torchmd_priors, torchmd_type
+from ase_cg.models.torchmdnet import import_torchmdnet, read_checkpoint
+from ase_cg.units import KCAL_PER_MOL
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    folder = shared / "chignolin_ca_forces"
+    topology = read_topology(folder / "cln_ca_top_dih.psf", "calpha")
+    priors = shared / "fast_folders" / "prior_force_field.yaml"
+    return import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", priors, [topology]), topology
+
+
+def test_the_published_residuals_of_prior_and_network(published, shared):
+    model, topology = published
+    folder = shared / "chignolin_ca_forces"
+    x = torch.tensor(np.load(folder / "chignolin_ca_coords.npy")[:4000])
+    f = torch.tensor(np.load(folder / "chignolin_ca_forces.npy")[:4000]).double()
+    prior, network = torch.zeros_like(f), torch.zeros_like(f)
+    for start in range(0, 4000, 500):
+        part = slice(start, start + 500)
+        graph = model.graph(topology, 500)._replace(positions=x[part].reshape(-1, 3))
+        for term, forces in ((model.priors, prior), (model.backbone, network)):
+            forces[part] = energy_and_forces(term, graph)[1].reshape(500, 10, 3).double() / KCAL_PER_MOL
+    assert float((f**2).mean()) == pytest.approx(844.26, abs=0.5)
+    assert float(((f - prior) ** 2).mean()) == pytest.approx(753.0, abs=0.5)
+    assert float(((f - prior - network) ** 2).mean()) == pytest.approx(734.2, abs=0.5)
+
+
+def test_priors_have_the_energies_of_torchmds_formulas(shared):
+    path = shared / "fast_folders" / "prior_force_field.yaml"
+    field = yaml.safe_load(path.read_text())
+    atoms = read_beads(shared / "fast_folders" / "experimental_structures" / "villin_2f4k.pdb", "calpha")
+    topology = read_topology(shared / "fast_folders" / "experimental_structures" / "villin_2f4k.pdb", "calpha")
+    vocabulary = tuple(sorted(set(topology.names)))
+    priors = torchmd_priors(read_torchmd_force_field(path), vocabulary)
+    from ase_cg.data.graph import topology_graph
+
+    x = atoms.positions
+    graph = topology_graph(topology, vocabulary)._replace(positions=torch.tensor(x))
+    kinds = [torchmd_type(name) for name in topology.names]
+    n = len(x)
+    bonds = 0.0
+    for i in range(n - 1):
+        row = field["bonds"][f"({kinds[i]}, {kinds[i + 1]})"]
+        bonds += row["k0"] * (np.linalg.norm(x[i + 1] - x[i]) - row["req"]) ** 2
+    repulsion = 0.0
+    for i in range(n):
+        for j in range(i + 2, n):
+            a, b = field["lj"][kinds[i]], field["lj"][kinds[j]]
+            epsilon, sigma = np.sqrt(a["epsilon"] * b["epsilon"]), (a["sigma"] + b["sigma"]) / 2
+            repulsion += 4 * epsilon * (sigma / np.linalg.norm(x[j] - x[i])) ** 6
+    dihedrals = 0.0
+    for i in range(n - 3):
+        b1, b2, b3 = x[i + 1] - x[i], x[i + 2] - x[i + 1], x[i + 3] - x[i + 2]
+        phi = np.arctan2(np.linalg.norm(b2) * b1 @ np.cross(b2, b3), np.cross(b1, b2) @ np.cross(b2, b3))
+        for term in field["dihedrals"]["(X, X, X, X)"]["terms"]:
+            dihedrals += term["phi_k"] * (1 + np.cos(term["per"] * phi - np.radians(term["phase"])))
+    for name, wanted in (("bonds", bonds), ("repulsion", repulsion), ("dihedrals", dihedrals)):
+        assert float(priors.terms[name](graph)) / KCAL_PER_MOL == pytest.approx(wanted, rel=1e-6), name
+
+
+def test_an_imported_model_survives_its_file_and_runs_under_ase(published, shared, tmp_path):
+    model, topology = published
+    model.save(tmp_path / "m.safetensors")
+    loaded = CGModel.load(tmp_path / "m.safetensors")
+    x = np.load(shared / "chignolin_ca_forces" / "chignolin_ca_coords.npy")[0]
+    graph = model.graph(topology)._replace(positions=torch.tensor(x))
+    assert torch.equal(model(graph), loaded(graph))
+    atoms = read_beads(shared / "chignolin_ca_forces" / "chignolin_cln025.pdb", loaded)
+    atoms.calc = CGCalculator(tmp_path / "m.safetensors")
+    assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_the_multi_protein_network_knows_every_fast_folder(shared):
+    folder = shared / "fast_folders"
+    model = import_torchmdnet(folder / "torchmdnet_multi_protein.ckpt", folder / "prior_force_field.yaml")
+    for pdb in sorted((folder / "experimental_structures").glob("*.pdb")):
+        topology = read_topology(pdb, "calpha")
+        copied = prepared_copy(model, torch.device("cpu"), "float64")
+        graph = copied.graph(topology)
+        atoms = read_beads(pdb, model)
+        _, forces = copied.energy_and_forces(graph._replace(positions=torch.tensor(atoms.positions)))
+        assert torch.isfinite(forces).all()
+        assert forces.sum(0).abs().max() < 1e-9
+
+
+class _Harmful:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_nothing_of_a_checkpoint_is_executed(tmp_path, capsys):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "hyper_parameters": {"x": 1}}, tmp_path / "plain.ckpt")
+    weights, settings = read_checkpoint(tmp_path / "plain.ckpt")
+    assert settings == {"x": 1}
+    assert torch.equal(weights["a"], torch.ones(1))
+    with zipfile.ZipFile(tmp_path / "plain.ckpt") as source, zipfile.ZipFile(tmp_path / "bad.ckpt", "w") as target:
+        for item in source.infolist():
+            data = source.read(item)
+            target.writestr(item, pickle.dumps(_Harmful(), protocol=2) if item.filename.endswith("data.pkl") else data)
+    with pytest.raises(InputError, match=r"print|damaged"):
+        read_checkpoint(tmp_path / "bad.ckpt")
+    assert "executed" not in capsys.readouterr().out
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(InputError, match="no PyTorch checkpoint"):
+        read_checkpoint(tmp_path / "text.ckpt")
+    torch.save({"a": 1}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="no state_dict"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_other_architectures_and_force_fields_are_refused(shared, tmp_path, monkeypatch):
+    folder = shared / "chignolin_ca_forces"
+    priors = shared / "fast_folders" / "prior_force_field.yaml"
+    weights, settings = read_checkpoint(folder / "torchmdnet_cln_ca.ckpt")
+    for change, message in (
+        ({"model": "transformer"}, "model 'transformer'; only 'graph-network'"),
+        ({"num_layers": 5}, "lacks weights"),
+    ):
+        monkeypatch.setattr("ase_cg.models.torchmdnet.read_checkpoint", lambda _, c=change: (weights, settings | c))
+        with pytest.raises(InputError, match=message):
+            import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", priors)
+    monkeypatch.undo()
+    (tmp_path / "x.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match="no force field of TorchMD"):
+        import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", tmp_path / "x.yaml")
+    ubiquitin = read_topology(shared / "fast_folders" / "ubiquitin" / "ubiquitin_1ubq.pdb", "calpha")
+    few = folder / "chignolin_priors_fulldata.yaml"
+    with pytest.raises(InputError, match="the model knows no bead"):
+        import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", few, [ubiquitin])
