@@ -185,9 +185,9 @@ def measure_stream(path: Path, batch_size: int) -> dict:
     stream = FrameStream(path, molecule.name, np.arange(n_frames), with_forces=True, **options)
     rates: dict[str, list[float]] = {"memory": [], "streamed": []}
     for _ in range(3):
-        for name, batches in (("memory", frame_loader(coordinates, forces, **options)), ("streamed", stream)):
+        for name, batches in (("memory", frame_loader([(coordinates, forces)], **options)), ("streamed", stream)):
             started = time.perf_counter()
-            count = sum(len(x) for x, _ in batches)
+            count = sum(len(part.coordinates) for batch in batches for part in batch)
             rates[name].append(count / (time.perf_counter() - started))
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     return medians | {"MB/s": medians["streamed"] * n_beads * 24 / 1e6}
@@ -217,7 +217,7 @@ def measure_training(folder: Path, rounds: int = 5, steps: int = 30) -> dict:
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-4)
     options = {"batch_size": batch_size, "shuffle": True, "seed": 0}
     loaders = {
-        "memory": iter(frame_loader(coordinates, forces, **options)),
+        "memory": iter(frame_loader([(coordinates, forces)], **options)),
         "streamed": iter(FrameStream(path, molecule.name, np.arange(n_frames), with_forces=True, **options)),
     }
     times: dict[str, list[float]] = {name: [] for name in loaders}
@@ -225,7 +225,7 @@ def measure_training(folder: Path, rounds: int = 5, steps: int = 30) -> dict:
         for name, batches in loaders.items():
             started = time.perf_counter()
             for _ in range(steps):
-                x, f = next(batches)
+                ((_, x, f),) = next(batches)
                 moved = graph._replace(positions=x.reshape(-1, 3))
                 _, predicted = energy_and_forces(backbone, moved, training=True)
                 loss = ((predicted - f.reshape(-1, 3)) ** 2).mean()

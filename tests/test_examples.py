@@ -35,7 +35,10 @@ def test_shipped_models_load_by_name_and_say_where_they_come_from():
         assert model.card.provenance["metrics"]["test_loss"] > 0
         assert path.with_suffix(".md").is_file()
         recipe = Recipe.read(ROOT / "training" / f"{path.stem}.yaml")
-        assert model.card.provenance["recipe"]["training"] == recipe.model_dump(mode="json")["training"]
+        recorded, stated = model.card.provenance["recipe"], recipe.model_dump(mode="json")
+        # Settings that came after the model was trained are not in its record.
+        assert recorded["training"].items() <= stated["training"].items()
+        assert recorded["data"]["force_map"] == stated["data"]["force_map"]
 
 
 def test_example_data_are_what_their_card_says(example_data):

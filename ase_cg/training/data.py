@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,31 +16,40 @@ from ase_cg.data.splits import Split, split_by_blocks, spread_frames
 from ase_cg.errors import InputError
 from ase_cg.labels import label_source
 from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.training.frames import Batch
 from ase_cg.training.recipe import Recipe, TrainingSection
 
 LABEL_FRAMES = 200_000  # streamed frames whose forces the labels are fitted to
+SplitPart = Literal["train", "validation", "test"]
 
 
-class TrainingData(NamedTuple):
-    """What training needs of a dataset.
+class MoleculeData(NamedTuple):
+    """What training needs of one molecule.
 
     Attributes
     ----------
-    path : Path
-    molecule : str
+    name : str
+    topology : BeadTopology
+    split : Split
     coordinates, forces : ndarray of shape (F, N, 3), or None
         All frames, in memory; `coordinates` is None where frames are streamed, `forces` also where none are needed.
     label_forces : ndarray of shape (F, N, 3), or None
         Those of the training part (or enough of them) that the labels are fitted to.
     """
 
-    path: Path
-    molecule: str
+    name: str
+    topology: BeadTopology
+    split: Split
     coordinates: NDArray[np.float32] | None
     forces: NDArray[np.float32] | None
     label_forces: NDArray[np.float32] | None
-    split: Split
-    topology: BeadTopology
+
+
+class TrainingData(NamedTuple):
+    """What training needs of a dataset; of several molecules, all at one temperature and resolution."""
+
+    path: Path
+    molecules: tuple[MoleculeData, ...]
     temperature: float
     resolution: str | tuple[str, ...] | dict[str, Any]
     vocabulary: tuple[str, ...]
@@ -48,75 +57,113 @@ class TrainingData(NamedTuple):
     training_priors: PriorSet | None
     hash: str
 
-    def loader(
-        self, frames: NDArray[np.int64], settings: TrainingSection, *, shuffle: bool
-    ) -> Iterable[tuple[Tensor, Tensor | None]]:
-        """Make the loader of batches of some frames."""
+    @property
+    def topologies(self) -> tuple[BeadTopology, ...]:
+        """Of the molecules."""
+        return tuple(molecule.topology for molecule in self.molecules)
+
+    def loader(self, part: SplitPart, settings: TrainingSection) -> Iterable[Batch]:
+        """Make the loader of a part of the frames; those of the training part are shuffled."""
         from ase_cg.training.frames import frame_loader
         from ase_cg.training.streaming import FrameStream
 
+        shuffle = part == "train"
         common: dict[str, Any] = {"batch_size": settings.batch_size, "shuffle": shuffle, "seed": settings.seed}
-        if self.coordinates is None:
-            with_forces = self.label_forces is not None
-            return FrameStream(self.path, self.molecule, frames, with_forces=with_forces, **common)
-        forces = None if self.forces is None else self.forces[frames]
-        return frame_loader(self.coordinates[frames], forces, **common)
+        first = self.molecules[0]
+        if first.coordinates is None:
+            with_forces = first.label_forces is not None
+            return FrameStream(self.path, first.name, getattr(first.split, part), with_forces=with_forces, **common)
+        arrays = []
+        for molecule in self.molecules:
+            frames = getattr(molecule.split, part)
+            coordinates = np.asarray(molecule.coordinates)[frames]
+            arrays.append((coordinates, None if molecule.forces is None else molecule.forces[frames]))
+        return frame_loader(arrays, balance=settings.balance, **common)
 
 
 def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
-    """Read the dataset, split it, and fit the priors to the training part.
+    """Read the dataset, split each molecule's frames, and fit the priors to the training parts.
 
     Raises
     ------
     InputError
-        If it holds several molecules, weights, no forces where the labels need them, or too few frames.
+        If molecules differ in temperature or resolution, have weights, no forces where the labels need them, or too few
+        frames, or several are larger than the memory that may be used.
     """
     settings = recipe.training
     with Dataset.open(path) as dataset:
-        molecule = dataset.only_molecule()
-        if molecule.has_weights:
-            raise InputError(
-                f"molecule {molecule.name!r} has frame weights, which training does not use yet; map it without them, "
-                "from frames resampled by weight"
-            )
+        found = list(dataset.molecules.values())
+        _check_alike(found)
         needs_forces = label_source(recipe.labels).needs_forces
-        split = split_by_blocks(
-            molecule, (settings.validation_fraction, settings.test_fraction), blocks=settings.blocks, seed=settings.seed
-        )
-        vocabulary = standard_vocabulary(molecule.topology.names)
+        streamed = sum(_size(m, with_forces=needs_forces) for m in found) > settings.memory_limit * 1e9
+        if streamed and len(found) > 1:
+            raise InputError(
+                f"{path} needs {sum(_size(m, with_forces=needs_forces) for m in found) / 1e9:.1f} GB, and several "
+                "molecules are not streamed from disk; raise training.memory_limit, or train on fewer frames"
+            )
+        molecules = tuple(_read(molecule, settings, needs_forces=needs_forces, streamed=streamed) for molecule in found)
+        vocabulary = standard_vocabulary([name for molecule in found for name in molecule.topology.names])
 
         def fitted(noise_std: float) -> PriorSet:
             return PriorSet.fit(
-                molecule,
+                found,
                 recipe.priors,
                 vocabulary=vocabulary,
-                frames=split.train,
+                frames={molecule.name: molecule.split.train for molecule in molecules},
                 noise_std=noise_std,
                 seed=settings.seed,
             )
 
         noised = fitted(recipe.noise_std) if recipe.noise_std else None
         sharpened = noised is not None and recipe.sharpened_priors
-        streamed = _size(molecule, with_forces=needs_forces) > settings.memory_limit * 1e9
-        forces = molecule.forces() if needs_forces and not streamed else None
-        label_forces = None if forces is None else forces[split.train]
-        if needs_forces and streamed:
-            label_forces = molecule.forces(spread_frames(split.train, LABEL_FRAMES))
         return TrainingData(
             path=path,
-            molecule=molecule.name,
-            coordinates=None if streamed else molecule.coordinates(),
-            forces=forces,
-            label_forces=label_forces,
-            split=split,
-            topology=molecule.topology,
-            temperature=molecule.temperature,
-            resolution=molecule.resolution,
+            molecules=molecules,
+            temperature=found[0].temperature,
+            resolution=found[0].resolution,
             vocabulary=vocabulary,
             priors=fitted(0.0) if noised is None or sharpened else noised,
             training_priors=noised if sharpened else None,
             hash=dataset.hash(),
         )
+
+
+def _check_alike(molecules: list[Molecule]) -> None:
+    """Refuse what one model cannot be trained on."""
+    first = molecules[0]
+    for molecule in molecules:
+        if molecule.has_weights:
+            raise InputError(
+                f"molecule {molecule.name!r} has frame weights, which training does not use yet; map it without them, "
+                "from frames resampled by weight"
+            )
+        for what, mine, other in (
+            ("temperature", molecule.temperature, first.temperature),
+            ("resolution", molecule.resolution, first.resolution),
+        ):
+            explicit = isinstance(mine, tuple) and isinstance(other, tuple)  # lists of atoms differ by molecule
+            if mine != other and not explicit:
+                raise InputError(
+                    f"molecules {first.name!r} and {molecule.name!r} differ in {what} ({other} and {mine}); one model "
+                    "is trained on data that are alike in it"
+                )
+
+
+def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, streamed: bool) -> MoleculeData:
+    fractions = (settings.validation_fraction, settings.test_fraction)
+    split = split_by_blocks(molecule, fractions, blocks=settings.blocks, seed=settings.seed)
+    forces = molecule.forces() if needs_forces and not streamed else None
+    label_forces = None if forces is None else forces[split.train]
+    if needs_forces and streamed:
+        label_forces = molecule.forces(spread_frames(split.train, LABEL_FRAMES))
+    return MoleculeData(
+        name=molecule.name,
+        topology=molecule.topology,
+        split=split,
+        coordinates=None if streamed else molecule.coordinates(),
+        forces=forces,
+        label_forces=label_forces,
+    )
 
 
 def _size(molecule: Molecule, *, with_forces: bool) -> float:

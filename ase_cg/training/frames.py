@@ -1,7 +1,8 @@
-"""Batches of frames, shuffled by epoch in a way that a resumed training repeats."""
+"""Batches of frames of one or several molecules, shuffled by epoch in a way that a resumed training repeats."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,44 +10,84 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+Balance = Literal["molecules", "frames"]
 
-class FrameDataset(Dataset[tuple[Tensor, Tensor | None]]):
-    """Frames in memory; an item is a batch, named by its indices.
 
-    Parameters
+class Part(NamedTuple):
+    """Frames of one molecule in a batch.
+
+    Attributes
     ----------
-    coordinates : ndarray, shape (F, N, 3)
+    molecule : int
+        Which molecule.
+    coordinates : Tensor, shape (B, N, 3)
         In Å.
-    forces : ndarray of shape (F, N, 3), or None
+    forces : Tensor of shape (B, N, 3), or None
         In eV/Å.
     """
 
-    def __init__(self, coordinates: NDArray[np.float32], forces: NDArray[np.float32] | None) -> None:
-        self.coordinates = torch.from_numpy(coordinates)
-        self.forces = None if forces is None else torch.from_numpy(forces)
-
-    def __len__(self) -> int:
-        return len(self.coordinates)
-
-    def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-        return self.coordinates[indices], None if self.forces is None else self.forces[indices]
+    molecule: int
+    coordinates: Tensor
+    forces: Tensor | None
 
 
-class BatchSampler(Sampler[NDArray[np.int64]]):
-    """Gives the frames of each batch; their order depends on the seed and the epoch only.
+Batch = list[Part]
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+class FrameDataset(Dataset[Batch]):
+    """Frames in memory; an item is a batch, named by rows of (molecule, frame).
 
     Parameters
     ----------
-    n_frames, batch_size : int
-    shuffle : bool
-    seed : int
+    molecules : sequence of (ndarray, ndarray or None)
+        Coordinates in Å and forces in eV/Å of each molecule, both (F, N, 3).
     """
 
-    def __init__(self, n_frames: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
-        self.n_frames = n_frames
+    def __init__(self, molecules: Sequence[Arrays]) -> None:
+        self.molecules = [
+            (torch.from_numpy(coordinates), None if forces is None else torch.from_numpy(forces))
+            for coordinates, forces in molecules
+        ]
+
+    def __len__(self) -> int:
+        return sum(len(coordinates) for coordinates, _ in self.molecules)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Batch:
+        batch = []
+        for molecule in np.unique(rows[:, 0]).tolist():
+            frames = rows[rows[:, 0] == molecule, 1]
+            coordinates, forces = self.molecules[molecule]
+            batch.append(Part(molecule, coordinates[frames], None if forces is None else forces[frames]))
+        return batch
+
+
+class BatchSampler(Sampler[NDArray[np.int64]]):
+    """Gives the rows of (molecule, frame) of each batch; their order depends on the seed and the epoch only.
+
+    Parameters
+    ----------
+    n_frames : sequence of int
+        Of each molecule.
+    batch_size : int
+    shuffle : bool
+    seed : int
+    balance : {"molecules", "frames"}
+        With ``"molecules"`` every molecule gives equally many frames to an epoch, which is as long as all frames are:
+        those with few give each of theirs several times, those with many a part, another in each epoch. With
+        ``"frames"`` every frame comes once.
+    """
+
+    def __init__(
+        self, n_frames: Sequence[int], batch_size: int, *, shuffle: bool, seed: int, balance: Balance = "frames"
+    ) -> None:
+        self.n_frames = tuple(n_frames)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        total, count = sum(self.n_frames), len(self.n_frames)
+        even = [total // count + (molecule < total % count) for molecule in range(count)]
+        self._taken = tuple(even) if balance == "molecules" and shuffle else self.n_frames
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -54,24 +95,36 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self.n_frames / self.batch_size)
+        return math.ceil(sum(self._taken) / self.batch_size)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        order = np.arange(self.n_frames)
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
+        rows = np.concatenate(
+            [
+                np.stack([np.full(taken, molecule), _chosen(n_frames, taken, rng)], axis=1)
+                for molecule, (n_frames, taken) in enumerate(zip(self.n_frames, self._taken, strict=True))
+            ]
+        )
         if self.shuffle:
-            np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch])).shuffle(order)
-        for start in range(0, self.n_frames, self.batch_size):
-            yield order[start : start + self.batch_size]
+            order = np.arange(len(rows))
+            rng.shuffle(order)
+            rows = rows[order]
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+
+def _chosen(n_frames: int, taken: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `taken` frames of n: all of them so often as they are whole, and a random part of them once more."""
+    if taken == n_frames:
+        return np.arange(n_frames)
+    whole, rest = divmod(taken, n_frames)
+    return np.concatenate([np.tile(np.arange(n_frames), whole), rng.permutation(n_frames)[:rest]])
 
 
 def frame_loader(
-    coordinates: NDArray[np.float32],
-    forces: NDArray[np.float32] | None,
-    *,
-    batch_size: int,
-    shuffle: bool,
-    seed: int,
-) -> DataLoader[tuple[Tensor, Tensor | None]]:
-    """Make the loader of frames (F, N, 3)."""
-    sampler = BatchSampler(len(coordinates), batch_size, shuffle=shuffle, seed=seed)
-    return DataLoader(FrameDataset(coordinates, forces), sampler=sampler, batch_size=None)
+    molecules: Sequence[Arrays], *, batch_size: int, shuffle: bool, seed: int, balance: Balance = "frames"
+) -> DataLoader[Batch]:
+    """Make the loader of frames in memory; see :class:`FrameDataset` and :class:`BatchSampler`."""
+    n_frames = [len(coordinates) for coordinates, _ in molecules]
+    sampler = BatchSampler(n_frames, batch_size, shuffle=shuffle, seed=seed, balance=balance)
+    return DataLoader(FrameDataset(molecules), sampler=sampler, batch_size=None)

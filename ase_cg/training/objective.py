@@ -1,21 +1,21 @@
 """The objective: the network is fitted to what the priors leave of the labels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.data.graph import BeadGraph, topology_graph
+from ase_cg.data.graph import BeadGraph, concatenate, topology_graph
 from ase_cg.labels.base import LabelSource
 from ase_cg.models.base import Backbone, energy_and_forces
 from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.training.frames import Batch
 from ase_cg.training.recipe import TrainingSection
 from ase_cg.units import KCAL_PER_MOL
-
-Batch = tuple[Tensor, Tensor | None]
 
 
 class ForceMatching(lightning.LightningModule):
@@ -27,8 +27,10 @@ class ForceMatching(lightning.LightningModule):
         Trained here.
     priors : PriorSet
         Fitted to positions as the labels give them; fixed.
-    labels : LabelSource
-    topology : BeadTopology
+    labels : sequence of LabelSource
+        Of each molecule.
+    topologies : sequence of BeadTopology
+        Of each molecule.
     vocabulary : tuple of str
     settings : TrainingSection
     """
@@ -37,34 +39,38 @@ class ForceMatching(lightning.LightningModule):
         self,
         backbone: Backbone,
         priors: PriorSet,
-        labels: LabelSource,
-        topology: BeadTopology,
+        labels: Sequence[LabelSource],
+        topologies: Sequence[BeadTopology],
         vocabulary: tuple[str, ...],
         settings: TrainingSection,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.priors = priors
-        self.labels = labels
-        self._topology = topology
+        self.labels = nn.ModuleList(labels)
+        self._topologies = tuple(topologies)
         self._vocabulary = vocabulary
         self._settings = settings
-        self._graphs: dict[int, BeadGraph] = {}
+        self._graphs: dict[tuple[int, int], BeadGraph] = {}
 
-    def _graph(self, positions: Tensor) -> BeadGraph:
-        copies = len(positions)
-        if copies not in self._graphs:
-            graph = topology_graph(self._topology, self._vocabulary, copies)
-            self._graphs[copies] = graph.to(positions.device, positions.dtype)
-        return self._graphs[copies]._replace(positions=positions.reshape(-1, 3))
+    def _graph(self, molecule: int, positions: Tensor) -> BeadGraph:
+        key = molecule, len(positions)
+        if key not in self._graphs:
+            graph = topology_graph(self._topologies[molecule], self._vocabulary, len(positions))
+            self._graphs[key] = graph.to(positions.device, positions.dtype)
+        return self._graphs[key]._replace(positions=positions.reshape(-1, 3))
 
     def loss(self, batch: Batch, generator: torch.Generator, *, training: bool) -> Tensor:
         """Return the mean squared force residual of a batch in (eV/Å)²."""
-        y, target = self.labels(*batch, generator)
-        graph = self._graph(y)
+        graphs, targets = [], []
+        for part in batch:
+            y, target = self.labels[part.molecule](part.coordinates, part.forces, generator)
+            graphs.append(self._graph(part.molecule, y))
+            targets.append(target.reshape(-1, 3))
+        graph = graphs[0] if len(graphs) == 1 else concatenate(graphs)
         _, prior = energy_and_forces(self.priors, graph)
         _, network = energy_and_forces(self.backbone, graph, training=training)
-        residual = network + prior - target.reshape(-1, 3)
+        residual = network + prior - torch.cat(targets)
         mean_square: Tensor = (residual * residual).mean()
         return mean_square
 
@@ -91,7 +97,7 @@ class ForceMatching(lightning.LightningModule):
 
     def _report(self, name: str, loss: Tensor, batch: Batch) -> None:
         value = loss.detach() / KCAL_PER_MOL**2
-        self.log(name, value, batch_size=len(batch[0]), on_step=False, on_epoch=True)
+        self.log(name, value, batch_size=sum(len(part.coordinates) for part in batch), on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW, its learning rate falling as a cosine to the final one over all steps."""

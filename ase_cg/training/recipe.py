@@ -78,6 +78,7 @@ class TrainingSection(Section):
     blocks: int = Field(default=20, ge=3)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
+    balance: Literal["molecules", "frames"] = "molecules"
     memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
 

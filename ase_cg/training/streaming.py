@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_cg.data.dataset import Dataset
+from ase_cg.training.frames import Batch, Part
 
 BLOCK_FRAMES = 256  # read in one go; frames of a block meet in the same part of an epoch
 BUFFER_BYTES = 2**28  # of frames that are shuffled among themselves
 READ_AHEAD = 2  # buffers
-
-Batch = tuple[Tensor, Tensor | None]
 
 
 class FrameStream:
@@ -103,7 +102,7 @@ class FrameStream:
             stop = count if buffer is None else count // self.batch_size * self.batch_size
             for start in range(0, stop, self.batch_size):
                 part = [array[start : start + self.batch_size] for array in arrays]
-                yield part[0], part[1] if self.with_forces else None
+                yield [Part(0, part[0], part[1] if self.with_forces else None)]
             if buffer is None:
                 return
             rest = [array[stop:] for array in arrays]

@@ -71,11 +71,11 @@ def train(
             "result with --dataset, or use `ase-cg run`"
         )
     data = read_training_data(recipe, Path(path))
-    labels = label_source(recipe.labels).fit(
-        as_tensor(data.label_forces),
-        kT=thermal_energy(data.temperature),
-        noise_std=recipe.noise_std,
-    )
+    kT = thermal_energy(data.temperature)
+    labels = [
+        label_source(recipe.labels).fit(as_tensor(molecule.label_forces), kT=kT, noise_std=recipe.noise_std)
+        for molecule in data.molecules
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.training.seed)
         backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
@@ -83,15 +83,15 @@ def train(
     if _prepare_folder(folder, recipe, data.hash, overwrite=overwrite):
         return folder / MODEL_NAME
     objective = ForceMatching(
-        backbone, data.training_priors or data.priors, labels, data.topology, data.vocabulary, recipe.training
+        backbone, data.training_priors or data.priors, labels, data.topologies, data.vocabulary, recipe.training
     )
     metrics = _fit(objective, data, recipe, folder, device, quiet=quiet)
     card = ModelCard(
         temperature=data.temperature,
         resolution=data.resolution,
-        topologies=(data.topology,),
+        topologies=data.topologies,
         labels=recipe.labels,
-        noise_std=labels.noise_std,
+        noise_std=labels[0].noise_std,
         provenance=provenance(recipe, data.hash, metrics),
     )
     model = CGModel(
@@ -145,7 +145,7 @@ def _fit(
     )
     with (
         Progress(f"Training {recipe.name}", settings.epochs, quiet=quiet) as progress,
-        threads_for(settings.batch_size * n_pairs(data.topology.n_beads)),
+        threads_for(settings.batch_size * max(n_pairs(topology.n_beads) for topology in data.topologies)),
         _quiet_lightning(),
     ):
         trainer = lightning.Trainer(
@@ -166,15 +166,15 @@ def _fit(
         with _interruptible():
             trainer.fit(
                 objective,
-                data.loader(data.split.train, settings, shuffle=True),
-                data.loader(data.split.validation, settings, shuffle=False),
+                data.loader("train", settings),
+                data.loader("validation", settings),
                 ckpt_path=last if last.is_file() else None,
                 weights_only=True,
             )
         if not checkpoints.best_model_path:
             raise InputError("training diverged: no epoch had a finite validation loss; lower training.learning_rate")
         objective.load_state_dict(_read_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
-        tested = trainer.test(objective, data.loader(data.split.test, settings, shuffle=False), verbose=False)[0]
+        tested = trainer.test(objective, data.loader("test", settings), verbose=False)[0]
     losses = {
         "validation_loss": float("nan" if checkpoints.best_model_score is None else checkpoints.best_model_score),
         "test_loss": float(tested["test_loss"]),
@@ -183,7 +183,7 @@ def _fit(
         raise InputError(f"training diverged: {losses}; lower training.learning_rate and train again with --overwrite")
     return {
         **losses,
-        "train_frames": len(data.split.train),
+        "train_frames": sum(len(molecule.split.train) for molecule in data.molecules),
         "epochs": settings.epochs,
     }
 

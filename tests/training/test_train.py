@@ -100,7 +100,7 @@ def test_sharpened_priors_are_clean_for_simulation_and_noised_for_training(anhar
     path, kT = anharmonic
     recipe = _recipe(path, labels="noise", noise_std=0.1, priors=["bonds"], training={"epochs": 1})
     model = CGModel.load(train(recipe, tmp_path / "t", quiet=True))
-    clean, noised = (1 / float(p.terms["bonds"].stiffness) for p in (model.priors, model.training_priors))
+    clean, noised = (1 / float(p.terms["bonds"].stiffness[0]) for p in (model.priors, model.training_priors))
     assert (noised - clean) * kT / 2 == pytest.approx(2 * 0.1**2, rel=0.1)
     plain = CGModel.load(train(recipe.model_copy(update={"sharpened_priors": False}), tmp_path / "p", quiet=True))
     assert plain.training_priors is None
@@ -225,11 +225,11 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(dataset_file, tmp_path, 
 
 def test_batches_cover_every_frame_once_and_depend_on_seed_and_epoch_only():
     def epoch(number: int, seed: int = 0) -> list[list[int]]:
-        sampler = BatchSampler(10, 4, shuffle=True, seed=seed)
+        sampler = BatchSampler([10], 4, shuffle=True, seed=seed)
         sampler.set_epoch(number)
         return [batch.tolist() for batch in sampler]
 
-    assert sorted(sum(epoch(0), [])) == list(range(10))  # noqa: RUF017 - three short lists
+    assert sorted(row for batch in epoch(0) for row in batch) == [[0, frame] for frame in range(10)]
     assert [len(batch) for batch in epoch(0)] == [4, 4, 2]
     assert epoch(3) == epoch(3)
     assert epoch(3) != epoch(4)
