@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ase_cg.beads.resolution import Resolution
     from ase_cg.beads.topology import BeadTopology
     from ase_cg.calculator import CGCalculator
+    from ase_cg.committee import CommitteeCalculator
     from ase_cg.data.dataset import Dataset
     from ase_cg.data.label_forces import label_forces
     from ase_cg.data.map import map_molecules, map_trajectory
@@ -39,6 +40,7 @@ _HOMES = {
     "BeadTopology": "ase_cg.beads.topology",
     "CGCalculator": "ase_cg.calculator",
     "CGModel": "ase_cg.models.model",
+    "CommitteeCalculator": "ase_cg.committee",
     "Comparison": "ase_cg.analysis.compare",
     "Dataset": "ase_cg.data.dataset",
     "InputError": "ase_cg.errors",
@@ -63,6 +65,7 @@ __all__ = [
     "BeadTopology",
     "CGCalculator",
     "CGModel",
+    "CommitteeCalculator",
     "Comparison",
     "Dataset",
     "InputError",

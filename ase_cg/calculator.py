@@ -98,6 +98,11 @@ class CGCalculator(Calculator):
         self._watch = TemperatureWatch(self._source.card.temperature)
         super().__init__(model=path, device=device, dtype=dtype, priors=priors)
 
+    @property
+    def model(self) -> "CGModel":
+        """The model, as it was given or loaded."""
+        return self._source
+
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; results are forgotten and the model is prepared again."""
         if "model" in kwargs and kwargs["model"] is not None:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, topology_graph
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint
 from ase_cg.models.base import Backbone, energy_and_forces, sum_over_molecules
 from ase_cg.models.priors.prior_set import PriorSet
 
@@ -151,6 +152,22 @@ class CGModel(nn.Module):
         if len(self.card.topologies) != 1:
             raise InputError(f"the model was trained on {len(self.card.topologies)} molecules; say which is meant")
         return self.card.topologies[0]
+
+    def with_terms(self, names: Sequence[str]) -> "CGModel":
+        """Return the sum of some of the terms by name: priors, and ``network``.
+
+        Raises
+        ------
+        InputError
+            If a name is none of the model's terms.
+        """
+        known = [*self.priors.terms, *([] if self.backbone is None else ["network"])]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise InputError(f"the model has no term {unknown[0]!r}; {hint(unknown[0], known)}")
+        chosen = PriorSet([term for name, term in self.priors.terms.items() if name in names])  # type: ignore[misc]
+        network = self.backbone if "network" in names else None
+        return CGModel(self.vocabulary, chosen, self.card, backbone=network, backbone_name=self.backbone_name)
 
     def prior_only(self) -> "CGModel":
         """Return the model without its network."""

@@ -220,6 +220,11 @@ class BondedPrior(PriorTerm):
             for row, types in enumerate(self.types.tolist())
         ]
 
+    def of_members(self, graph: BeadGraph) -> dict[str, Tensor]:
+        """Return the parameters of each bonded tuple of a graph, each of shape (m, …)."""
+        rows = self._rows_of(self.members(graph), graph.bead_type)
+        return {name: getattr(self, name)[rows] for name in self.parameter_names}
+
     def _rows_of(self, members: Tensor, bead_type: Tensor) -> Tensor:
         # A run evaluates one topology many times: its rows are looked up when its tensors are first seen.
         if self._last_rows is None or self._last_rows[0] is not members or self._last_rows[1] is not bead_type:
