@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ase_cg.data.graph import BeadGraph
 from ase_cg.errors import InputError
+from ase_cg.models.backbones.near import near_pairs
 from ase_cg.models.backbones.radial import ExpNormalBasis, cosine_cutoff
 from ase_cg.models.base import Backbone
 
@@ -119,6 +120,7 @@ class SchNet(Backbone):
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy of each bead in eV, shape (n,)."""
+        graph = near_pairs(graph, self.cutoff)
         vectors = graph.edge_vectors()
         # Two beads on one spot would give 0/0 in the gradient; a vanishing distance gives zero instead.
         distance = torch.sqrt((vectors * vectors).sum(-1).clamp_min(1e-12))
