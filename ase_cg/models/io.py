@@ -128,6 +128,9 @@ def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
     )
     dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
     model.to(dtype)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"the model's weights {name} hold values that are no numbers; it was damaged or diverged")
     model.load_state_dict(tensors)
     return model.requires_grad_(requires_grad=False)
 

@@ -94,6 +94,9 @@ class CGModel(nn.Module):
         super().__init__()
         if not len(priors.terms) and backbone is None:
             raise InputError("a model needs at least one prior or a network")
+        for terms in (priors, training_priors):
+            if terms is not None:
+                terms.check_vocabulary(vocabulary)
         self.vocabulary = vocabulary
         self.card = card
         self.priors = priors

@@ -105,3 +105,18 @@ def test_nothing_is_overwritten_silently(model, model_file):
         model.save(model_file)
     model.save(model_file, overwrite=True)
     assert [p.name for p in model_file.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_weights_that_are_no_numbers_are_named(model, tmp_path):
+    import copy
+
+    broken = copy.deepcopy(model)
+    broken.state_dict()["backbone.embedding.weight"][0, 0] = float("nan")
+    broken.save(tmp_path / "broken.safetensors")
+    with pytest.raises(InputError, match=r"weights backbone\.embedding\.weight hold values that are no numbers"):
+        CGModel.load(tmp_path / "broken.safetensors")
+
+
+def test_priors_of_other_beads_are_refused(model):
+    with pytest.raises(InputError, match=r"prior 'bonds' was made for 6 bead types, and the vocabulary has 2 \(A, B\)"):
+        CGModel(("A", "B"), model.priors, model.card)

@@ -34,10 +34,13 @@ class PriorTerm(EnergyTerm):
         The word in recipes and files; each model has one term of a name.
     cutoff : float
         Distance in Å beyond which beads that are not bonded do not interact; infinite where there is none.
+    n_types : int
+        Size of the vocabulary it was made for.
     """
 
     name: ClassVar[str]
     cutoff: float = 0.0
+    n_types: int
 
     @classmethod
     @abstractmethod

@@ -41,6 +41,15 @@ class PriorSet(EnergyTerm):
         """Distance in Å beyond which beads that are not bonded do not interact."""
         return max((term.cutoff for term in self._listed), default=0.0)
 
+    def check_vocabulary(self, vocabulary: Sequence[str]) -> None:
+        """Raise :class:`InputError` if a term was made for another number of bead types."""
+        for term in self._listed:
+            if term.n_types != len(vocabulary):
+                raise InputError(
+                    f"the prior {term.name!r} was made for {term.n_types} bead types, and the vocabulary has "
+                    f"{len(vocabulary)} ({', '.join(vocabulary)}): fit it to the same beads"
+                )
+
     @property
     def _listed(self) -> list[PriorTerm]:
         return list(self.terms.values())  # type: ignore[arg-type] # ModuleDict forgets the type

@@ -43,6 +43,7 @@ class Repulsion(PriorTerm):
     def __init__(self, sigma: Tensor, exponent: int = 6, exclude: int = 2, cutoff: float | None = 12.0) -> None:
         super().__init__()
         self.register_buffer("sigma", sigma)
+        self.n_types = len(sigma)
         self.exponent, self.exclude = exponent, exclude
         self.cutoff = math.inf if cutoff is None else float(cutoff)
         self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
