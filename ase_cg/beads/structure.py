@@ -184,7 +184,9 @@ def has_template(residue: Any) -> bool:
     """Whether MDTraj bonds residues of this name by itself."""
     from mdtraj import Topology
 
-    return residue.name in Topology._standardBonds  # noqa: SLF001 - the only place where MDTraj says so
+    if not Topology._standardBonds:  # noqa: SLF001 - the only place where MDTraj says so
+        Topology().create_standard_bonds()  # fills it, as the first structure read would
+    return residue.name in Topology._standardBonds  # noqa: SLF001
 
 
 def _bond_disulfides(topology: Any, distances: Distances) -> None:
