@@ -136,10 +136,7 @@ def analyze(
     folder = Path(output)
     if (folder / "metrics.json").exists() and not overwrite:
         raise InputError(f"{folder} holds an analysis already; choose another folder, or --overwrite (overwrite=True)")
-    with Dataset.open(reference) as dataset:
-        molecule = dataset.only_molecule()
-        topology = molecule.topology
-        reference_frames = [molecule.coordinates(frames) for frames in molecule.trajectories()]
+    topology, reference_frames = _read_reference(reference)
     if not topology.bonds and not ramachandran_beads(topology):
         raise InputError(f"{reference} has neither bonds nor φ/ψ beads: there is nothing to compare")
     if sum(len(frames) for frames in reference_frames) < MIN_BLOCKS:
@@ -173,6 +170,18 @@ def _kept_frames(folder: Path, topology: BeadTopology, discard: float) -> Trajec
         )
     kept = frames[:, int(discard * frames.shape[1]) :]
     return list(kept)
+
+
+def _read_reference(reference: PathLike) -> tuple[BeadTopology, list[NDArray[np.float32]]]:
+    """Return the topology and the trajectories of the reference."""
+    with Dataset.open(reference) as dataset:
+        molecule = dataset.only_molecule()
+        if molecule.has_weights:
+            raise InputError(
+                f"reference {reference} has frame weights, which the comparison does not use yet; give frames "
+                "resampled by weight"
+            )
+        return molecule.topology, [molecule.coordinates(frames) for frames in molecule.trajectories()]
 
 
 def _blocks(trajectories: Trajectories) -> Trajectories:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ase_cg.analysis.features import bond_lengths
 from ase_cg.data.dataset import Molecule
-from ase_cg.data.splits import spread_frames
+from ase_cg.data.splits import drawn_by_weight, spread_frames
 from ase_cg.units import KCAL_PER_MOL, thermal_energy
 
 MAX_FRAMES = 50_000  # statistics are known well enough from so many
@@ -79,7 +79,7 @@ def diagnose(molecule: Molecule) -> Diagnosis:
     limit = min(MAX_FRAMES, MAX_NUMBERS // (3 * molecule.topology.n_beads))
     weights = molecule.weights()
     # Drawn by weight where there are weights: a frame may come several times, and counts so often.
-    everything = np.arange(molecule.n_frames) if weights is None else _drawn(weights)
+    everything = np.arange(molecule.n_frames) if weights is None else drawn_by_weight(weights)
     frames = spread_frames(everything, limit)
     read, again = np.unique(frames, return_inverse=True)
     positions = molecule.coordinates(read)[again].astype(float)
@@ -100,12 +100,6 @@ def diagnose(molecule: Molecule) -> Diagnosis:
         effective_frames=molecule.n_frames if weights is None else float(weights.sum() ** 2 / (weights**2).sum()),
         warnings=warnings,
     )
-
-
-def _drawn(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return as many frames as there are, drawn evenly by weight, sorted."""
-    edges = np.cumsum(weights) / weights.sum()
-    return np.searchsorted(edges, (np.arange(len(weights)) + 0.5) / len(weights))
 
 
 def virial_ratio(

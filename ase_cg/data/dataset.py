@@ -142,7 +142,7 @@ def _gathered(stored: Any, frames: NDArray[np.int64]) -> Floats:
         for piece in np.split(places, np.flatnonzero(np.diff(wanted // GATHERED_ROWS)) + 1):
             low, high = int(frames[piece[0]]), int(frames[piece[-1]]) + 1
             rows = np.asarray(stored[low:high], dtype=np.float32)
-            gathered[piece] = rows if len(rows) == len(piece) else rows[frames[piece] - low]
+            gathered[piece] = rows[frames[piece] - low]
     return gathered
 
 

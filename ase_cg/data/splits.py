@@ -65,3 +65,9 @@ def spread_frames(frames: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
         return np.asarray(frames[np.linspace(0, len(frames) - 1, limit).astype(int)])
     starts = np.linspace(0, len(frames) - NEIGHBORS, max(1, limit // NEIGHBORS)).astype(int)
     return np.asarray(frames[(starts[:, None] + np.arange(NEIGHBORS)).ravel()])
+
+
+def drawn_by_weight(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return as many frames as there are weights, drawn evenly by weight: sorted, some several times, some never."""
+    edges = np.cumsum(weights) / weights.sum()
+    return np.searchsorted(edges, (np.arange(len(weights)) + 0.5) / len(weights))

@@ -231,7 +231,11 @@ def starting_positions(
         with Dataset.open(start) as dataset:
             molecule = dataset.only_molecule()
             rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-            drawn = rng.choice(molecule.n_frames, size=replicas, replace=replicas > molecule.n_frames)
+            weights = molecule.weights()
+            if weights is None:
+                drawn = rng.choice(molecule.n_frames, size=replicas, replace=replicas > molecule.n_frames)
+            else:
+                drawn = rng.choice(molecule.n_frames, size=replicas, p=weights / weights.sum())
             unique, inverse = np.unique(drawn, return_inverse=True)
             return molecule.topology, molecule.coordinates(unique)[inverse].astype(float)
     from ase_cg.beads.atoms import read_beads, read_topology

@@ -287,3 +287,17 @@ def test_several_molecules_share_the_parameters_of_their_types(frames, tmp_path)
     lengths = np.linalg.norm(np.diff(frames, axis=1), axis=-1)
     pooled = np.concatenate([lengths[:, :4].ravel(), 1.1 * lengths[:, :2].ravel()])
     assert rows[0, 1] == pytest.approx(pooled.mean(), rel=1e-4)
+
+
+def test_weighted_frames_count_by_their_weight(frames, tmp_path):
+    from ase_cg.data.dataset_writer import create_dataset
+
+    with create_dataset(tmp_path / "d.h5") as dataset:
+        options = {"temperature": 300.0, "resolution": "calpha", "weighted": True}
+        with dataset.molecule("m", CHAIN, **options) as molecule:
+            molecule.append(np.concatenate([frames, 2 * frames]), weights=np.repeat([3.0, 0.0], len(frames)))
+    with Dataset.open(tmp_path / "d.h5") as dataset:
+        weighted = PriorSet.fit(dataset, ["bonds"], vocabulary=VOCABULARY).terms["bonds"]
+    alone = PriorSet.fit_positions(frames, CHAIN, ["bonds"], vocabulary=VOCABULARY, kT=KT).terms["bonds"]
+    assert weighted.equilibrium.tolist() == pytest.approx(alone.equilibrium.tolist(), rel=1e-6)
+    assert weighted.stiffness.tolist() == pytest.approx(alone.stiffness.tolist(), rel=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.graph import BeadGraph
-from ase_cg.data.splits import spread_frames
+from ase_cg.data.splits import drawn_by_weight, spread_frames
 from ase_cg.errors import InputError
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.prior_options import PriorSpec, read_prior
@@ -78,7 +78,8 @@ class PriorSet(EnergyTerm):
         noise_std : float
             Standard deviation in Å of Gaussian noise added to each coordinate before fitting.
         frames : ndarray of int, or mapping of molecule names to them, optional
-            Sorted indices of the frames to fit to; at most 50 000 of them in all, evenly spread, are used.
+            Sorted indices of the frames to fit to; at most 50 000 of them in all, evenly spread, are used. Frames with
+            weights are drawn by weight.
         seed : int
             Of the noise.
 
@@ -98,6 +99,9 @@ class PriorSet(EnergyTerm):
         for molecule in molecules:
             chosen = frames.get(molecule.name) if isinstance(frames, Mapping) else frames
             used = np.arange(molecule.n_frames) if chosen is None else chosen
+            weights = molecule.weights()
+            if weights is not None:
+                used = used[drawn_by_weight(weights[used])]
             positions = molecule.coordinates(spread_frames(used, MAX_FRAMES // len(molecules))).astype(float)
             if noise_std:
                 positions = positions + noise_std * rng.standard_normal(positions.shape)
