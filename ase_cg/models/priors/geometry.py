@@ -6,7 +6,7 @@ from torch import Tensor
 from ase_cg.data.graph import BeadGraph
 
 SMALL = 1e-12  # Å⁴; keeps gradients finite where three beads lie on a line
-COLLINEAR = 1e-3  # Å⁴, of products that are some hundred Å⁴: the same for dihedrals
+COLLINEAR = 0.0075  # product of the sines of two angles, below which their dihedral fades out
 
 
 def bond_lengths(graph: BeadGraph) -> Tensor:
@@ -41,15 +41,20 @@ def angle_cosines(graph: BeadGraph) -> Tensor:
 def dihedral_cosine_and_sine(graph: BeadGraph) -> tuple[Tensor, Tensor]:
     """Return cos φ and sin φ of each dihedral (IUPAC sign), each of shape (d,).
 
-    Where three of the four beads lie on a line both go to zero, so that the force stays finite.
+    Where three of the four beads lie on a line φ is not defined and its gradient diverges. Both are therefore
+    multiplied by q⁴/(q⁴ + q₀⁴), with q the product of the sines of the two angles and q₀ = 0.0075: nearer to 1 than
+    10⁻⁶ while both angles stay below 150°, and zero, with its gradient, on the line.
     """
     i, j, k, last = graph.dihedrals
     first, middle, third = graph.bonded_vectors(i, j), graph.bonded_vectors(j, k), graph.bonded_vectors(k, last)
     left, right = torch.linalg.cross(first, middle, dim=-1), torch.linalg.cross(middle, third, dim=-1)
     x = (left * right).sum(-1)
     y = torch.linalg.vector_norm(middle, dim=-1) * (first * right).sum(-1)
-    norm = torch.sqrt(x * x + y * y + COLLINEAR**2)
-    return x / norm, y / norm
+    squares = [(vector * vector).sum(-1) for vector in (first, middle, third)]
+    squared = (x * x + y * y).clamp_min(SMALL)
+    q4 = (squared / (squares[0] * squares[1] ** 2 * squares[2]).clamp_min(SMALL)) ** 2
+    factor = q4 / (q4 + COLLINEAR**4) / torch.sqrt(squared)
+    return x * factor, y * factor
 
 
 def dihedral_angles(graph: BeadGraph) -> Tensor:
