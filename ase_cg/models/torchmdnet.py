@@ -11,7 +11,7 @@ from torch import Tensor
 from ase_cg.beads.residues import PARENTS, RESIDUES
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, file_hash
+from ase_cg.files import existing_file, file_hash, listed
 from ase_cg.models.backbones.schnet import SchNet
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.torchmd import read_torchmd_force_field, torchmd_priors, torchmd_type
@@ -83,7 +83,7 @@ def import_torchmdnet(
         If a file cannot be read, the architecture is another, or a molecule has beads that the model does not know.
     """
     weights, hyper_parameters = read_checkpoint(checkpoint)
-    files = [Path(path) for path in ([priors] if isinstance(priors, str | os.PathLike) else priors)]
+    files = listed(priors)
     sections = read_torchmd_force_field(*files)
     numbers = dict(EMBEDDINGS if embeddings is None else embeddings)
     vocabulary = _vocabulary(numbers, sections)
