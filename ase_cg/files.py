@@ -126,3 +126,8 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    """Return a file's name and the hash of its content, as records of what was used keep them."""
+    return {"file": path.name, "sha256": file_hash(path)}
