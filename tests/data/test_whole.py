@@ -79,3 +79,25 @@ def test_a_shrink_wrapped_lammps_box_moves_nothing(tmp_path, example_data):
     heavy = [atom.index for atom in structure.topology.atoms if atom.element.symbol != "H"]
     mapped = _mapped(tmp_path / "t.dump", example_data / "ala2.pdb", "heavy")
     assert mapped[0] == pytest.approx(x[heavy], abs=1e-4)
+
+
+def test_molecules_broken_by_the_box_are_made_whole(all_atom, mapping, tmp_path, example_data):
+    cell = np.array([[1.8, 0, 0], [0.3, 1.9, 0], [-0.2, 0.4, 2.0]])
+    structure = mdtraj.load(str(example_data / "ala2.pdb"))
+    x = all_atom[0] - all_atom[0].mean((1, 2), keepdims=True) + np.array([0.1, 1.85, 0.0])
+    wrapped = x - np.floor(x @ np.linalg.inv(cell)) @ cell
+    trajectory = mdtraj.Trajectory(wrapped, structure.topology)
+    trajectory.unitcell_vectors = np.repeat(cell[None], len(x), 0)
+    trajectory.save_dcd(str(tmp_path / "t.dcd"))
+    whole = map_trajectory(tmp_path / "t.dcd", tmp_path / "d.h5", **mapping)
+    broken = map_trajectory(tmp_path / "t.dcd", tmp_path / "e.h5", keep_broken=True, **mapping)
+    atoms = [4, 6, 8, 10, 14, 16]
+
+    def distances(path):
+        with Dataset.open(path) as dataset:
+            beads = dataset.only_molecule().coordinates().astype(float)
+        return np.linalg.norm(beads[:, :, None] - beads[:, None], axis=-1)
+
+    exact = np.linalg.norm(10 * (x[:, atoms, None] - x[:, None, atoms]), axis=-1)
+    assert distances(whole) == pytest.approx(exact, abs=2e-4)
+    assert np.abs(distances(broken) - exact).max() > 5
