@@ -1,6 +1,7 @@
 """The program as a user meets it: help, exit statuses, one sentence per error."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,45 +62,19 @@ def test_the_line_step_by_step(dataset_file, tmp_path):
         )
     )
     steps = [
-        ("train", recipe, "-o", "t", "--quiet"),
-        (
-            "simulate",
-            "t/model.safetensors",
-            "-o",
-            "s",
-            "-s",
-            dataset_file,
-            "-n",
-            2,
-            "--duration",
-            "0.2 ps",
-            "--report-interval",
-            "0.02 ps",
-            "--quiet",
-        ),
-        (
-            "simulate",
-            "t/model.safetensors",
-            "-o",
-            "one",
-            "-s",
-            dataset_file,
-            "--duration",
-            "0.2 ps",
-            "--report-interval",
-            "0.02 ps",
-            "--quiet",
-        ),
-        ("analyze", "s", "-r", dataset_file, "-o", "a", "--quiet"),
-        ("info", "t/model.safetensors", "--json"),
-        ("info", dataset_file, "--json"),
-        ("info", dataset_file),
-        ("info", "t"),
-        ("info", "s"),
+        "train r.yaml -o t --quiet",
+        "simulate t/model.safetensors -o s -s dataset.h5 -n 2 --duration '0.2 ps' --report-interval '0.02 ps' --quiet",
+        "simulate t/model.safetensors -o one -s dataset.h5 --duration '0.2 ps' --report-interval '0.02 ps' --quiet",
+        "analyze s -r dataset.h5 -o a --quiet",
+        "info t/model.safetensors --json",
+        "info dataset.h5 --json",
+        "info dataset.h5",
+        "info t",
+        "info s",
     ]
     outputs = []
     for step in steps:
-        done = call(*step, folder=tmp_path)
+        done = call(*shlex.split(step), folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         outputs.append(done.stdout)
@@ -113,21 +88,8 @@ def test_the_line_step_by_step(dataset_file, tmp_path):
 
 
 def test_progress_goes_to_the_log_without_quiet(dataset_file, tmp_path, model_file):
-    done = call(
-        "simulate",
-        model_file,
-        "-o",
-        "s",
-        "-s",
-        dataset_file,
-        "-n",
-        2,
-        "--duration",
-        "0.02 ps",
-        "--report-interval",
-        "0.01 ps",
-        folder=tmp_path,
-    )
+    step = "simulate model.safetensors -o s -s dataset.h5 -n 2 --duration '0.02 ps' --report-interval '0.01 ps'"
+    done = call(*shlex.split(step), folder=tmp_path)
     assert done.returncode == 0
     assert "Simulating 2 replicas: done" in done.stderr
 
