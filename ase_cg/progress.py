@@ -1,6 +1,7 @@
 """Progress bars with the time left, or lines in a log where nobody watches a terminal."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,3 +90,26 @@ def announced(title: str, *, quiet: bool = False) -> Iterator[None]:
     if not quiet:
         print(f"{title} …", file=sys.stderr, flush=True)  # noqa: T201 - the log line
     yield
+
+
+@contextmanager
+def waiting(title: str, *, quiet: bool = False, interval: float = 10.0) -> Iterator[None]:
+    """Say what begins and, every `interval` seconds, that it goes on: for one long call that cannot be looked into."""
+    if quiet:
+        yield
+        return
+    ended = threading.Event()
+    started = time.monotonic()
+
+    def say() -> None:
+        while not ended.wait(interval):
+            print(f"{title}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+    with announced(title):
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
