@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ase_cg.cli.analyze import analyze
+from ase_cg.cli.cache import cache_command
 from ase_cg.cli.fit_priors import fit_priors_command
 from ase_cg.cli.import_torchmdnet import import_torchmdnet_command
 from ase_cg.cli.info import info
@@ -32,6 +33,7 @@ app.command()(analyze)
 app.command()(run)
 app.command()(info)
 app.command("import-torchmdnet")(import_torchmdnet_command)
+app.command("cache")(cache_command)
 
 
 def _print_version(value: bool) -> None:

@@ -18,7 +18,8 @@ class _Tanh(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return gradients[0] * (1 - y * y)
+        result: Tensor = gradients[0] * (1 - y * y)
+        return result
 
 
 def tanh(x: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ class CompiledModel:
         Relative error of the forces against the model in double precision, measured on frames.
     """
 
-    def __init__(self, dense: DenseModel, topology: BeadTopology, replicas: int, chunk: int, key: dict[str, Any]) -> None:
+    def __init__(
+        self, dense: DenseModel, topology: BeadTopology, replicas: int, chunk: int, key: dict[str, Any]
+    ) -> None:
         self.topology = topology
         self.replicas = replicas
         self.chunk = chunk
@@ -70,14 +72,32 @@ class CompiledModel:
         energies, forces = _joined([self._evaluate(*part) for part in self._chunks(positions)], self.replicas)
         return energies, forces
 
+    def energy_and_forces_of(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return energy in eV and forces in eV/Å, shape (N, 3), of one replica at positions (N, 3) in Å."""
+        given = torch.from_numpy(positions)[None]
+        if self.device.type != "cpu":
+            given = given.to(self.device)
+        energies, forces = self._evaluate(given)
+        return energies.item(), forces[0].cpu().numpy()
+
+    @property
+    def chunk_function(self) -> Function:
+        """The function of one chunk of replicas: positions to energies and forces."""
+        return self._evaluate
+
+    def compile(self, what: str, *, quiet: bool) -> None:
+        """Put compiled code in the place of PyTorch's operations; `what` is named in the progress line."""
+        self._evaluate = _compiled(self._evaluate, [self._example()], self.device, self._key, what, quiet=quiet)
+        self.form = "compiled"
+
     def make_step(self, integrator: Any, *, quiet: bool = False) -> Callable[..., tuple[Tensor, ...]]:
         """Compile a whole time step.
 
         Parameters
         ----------
         integrator : dataclass
-            With ``advance(positions, velocities, forces, noise, energy_and_forces)``, a function of tensors. Its numbers
-            and tensors become inputs of the compiled code, those of shape (R, 1, 1) divided among chunks.
+            With ``advance(positions, velocities, forces, noise, energy_and_forces)``, a function of tensors. Its
+            numbers and tensors become one input of the compiled code, see :class:`Parameters`.
         quiet : bool
 
         Returns
@@ -100,7 +120,7 @@ class CompiledModel:
             example = self._example()
             examples = [example, *[torch.zeros_like(example) for _ in range(3)], packed[0]]
             key = self._key | {"step": type(integrator).__qualname__, "parameters": parameters.layout}
-            run = _compiled(step, examples, self.device, key, "a time step", {}, quiet=quiet)[0]
+            run = _compiled(step, examples, self.device, key, "a time step", quiet=quiet)
 
         if len(packed) == 1:
             return lambda x, v, f, noise: run(x, v, f, noise, packed[0])
@@ -154,16 +174,18 @@ class Parameters:
     @property
     def layout(self) -> list[Any]:
         """Names and shapes of the numbers, and which of them differ among replicas."""
-        return [[name, [] if name in self._differ else list(v.shape)] for name, v in self._values.items()] + self._differ
+        shapes = {name: [] if name in self._differ else list(value.shape) for name, value in self._values.items()}
+        return [shapes, self._differ]
 
     def packed(self, start: int, chunk: int) -> Tensor:
         """Return the numbers of a chunk of replicas, its end filled up with its first replica's."""
         parts = []
         for name, value in self._values.items():
+            own = value
             if name in self._differ:
                 own = value[start : start + chunk]
-                value = torch.cat([own, own[:1].expand(chunk - len(own), 1, 1)])
-            parts.append(value.reshape(-1))
+                own = torch.cat([own, own[:1].expand(chunk - len(own), 1, 1)])
+            parts.append(own.reshape(-1))
         return torch.cat(parts)
 
     def restored(self, numbers: Tensor, chunk: int) -> Any:
@@ -215,17 +237,13 @@ def compile_model(
         )
         return compiled
     what = f"{model.backbone_name or 'priors'} of {topology.n_beads} beads × {chunk} replicas"
-    function, record = _compiled(
-        dense.energy_and_forces, [compiled._example()], where, compiled._key, what, {"force_error": error}, quiet=quiet
-    )
-    del record
-    found = gauge.error(function, chunk)
-    if not found <= gate:
+    compiled.compile(what, quiet=quiet)
+    compiled.force_error = gauge.error(compiled.chunk_function, chunk)
+    if not compiled.force_error <= gate:
         raise InputError(
-            f"the compiled forces differ from the model's by {found:.1e}, above the gate of {gate:.1e}; clear the cache "
-            "with `ase-cg cache --clear`, or do without compiling"
+            f"the compiled forces differ from the model's by {compiled.force_error:.1e}, above the gate of {gate:.1e}; "
+            "clear the cache with `ase-cg cache --clear`, or do without compiling"
         )
-    compiled._evaluate, compiled.force_error, compiled.form = function, found, "compiled"
     return compiled
 
 
@@ -306,24 +324,21 @@ def _compiled(
     device: torch.device,
     key: dict[str, Any],
     what: str,
-    record: dict[str, Any],
     *,
     quiet: bool,
-) -> tuple[Function, dict[str, Any]]:
+) -> Function:
     """Return a function compiled, from the cache where it is there."""
     if device.type == "cuda":
         with waiting(f"Compiling {what}", quiet=quiet):
-            return Replay(fused(function, examples), examples), record
+            return Replay(fused(function, examples), examples)
     place = cache.entry(cache.make_key(**key))
-    known = place.read()
-    if known is None:
+    if place.read() is None:
         _make_folder(place.package.parent)
         with waiting(f"Compiling {what}, once: it is kept for the next time", quiet=quiet):
             with written_whole(place.package, overwrite=True) as partial:
                 write_package(function, examples, partial)
-            place.write(record)
-        known = record
-    return read_package(place.package), known
+            place.write({"what": what, "model": key["model"], "dtype": key["dtype"]})
+    return read_package(place.package)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The sum over neighbours that every network here is made of, with tabulated filters, in a dense layout."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -130,9 +130,9 @@ def _over_pairs(
 ) -> Tensor:
     """Return Σ a · Y_m · W_p ∘ factor over products, shape (R, N, N, C), filter by filter."""
     evaluate = spec.table.slopes if slopes else spec.table.values
-    total: Tensor | None = None
+    total: Any = None
     for which in sorted({product.filter for product in products}):
-        inner: Tensor | None = None
+        inner: Any = None
         for product in products:
             if product.filter != which:
                 continue
@@ -144,4 +144,4 @@ def _over_pairs(
             inner = term if inner is None else inner + term
         weighted = evaluate(knots, which) * inner
         total = weighted if total is None else total + weighted
-    return torch.zeros_like(knots.fraction)[..., None] if total is None else total
+    return torch.zeros_like(knots.fraction)[..., None] if total is None else cast("Tensor", total)

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph
-from ase_cg.inference.dense_priors import DenseRepulsion, GraphTerm
 from ase_cg.inference.dense_mace import DenseMACE
 from ase_cg.inference.dense_painn import DensePaiNN
+from ase_cg.inference.dense_priors import DenseRepulsion, GraphTerm
 from ase_cg.inference.dense_schnet import DenseSchNet
 from ase_cg.inference.pairs import FAR, find_pairs
-from ase_cg.models.base import EnergyTerm
 from ase_cg.models.backbones.mace import MACE
 from ase_cg.models.backbones.painn import PaiNN
 from ase_cg.models.backbones.schnet import SchNet
+from ase_cg.models.base import EnergyTerm
 from ase_cg.models.model import CGModel
 from ase_cg.models.priors.repulsion import Repulsion
 

@@ -30,22 +30,22 @@ class DenseMACE(nn.Module):
 
     def __init__(self, network: MACE, bead_type: Tensor, intervals: int) -> None:
         super().__init__()
-        inner = network.network
-        angular = blocks(inner.spherical_harmonics.irreps_out)  # type: ignore[arg-type, union-attr]
+        inner: Any = network.network  # of modules that know nothing of types
+        angular = blocks(inner.spherical_harmonics.irreps_out)
         harmonics = cast("Callable[[Tensor], Tensor]", inner.spherical_harmonics)
         self.harmonics = Harmonics([harmonic_coefficients(harmonics, block) for block in angular])
         one_hot = torch.eye(network.n_types, dtype=torch.float64)
-        embedded = cast("Tensor", inner.node_embedding(one_hot))  # type: ignore[operator]
+        embedded = cast("Tensor", inner.node_embedding(one_hot))
         self.interactions = nn.ModuleList()
         self.contractions = nn.ModuleList()
-        layers = zip(inner.interactions, inner.products, strict=True)  # type: ignore[arg-type]
+        layers = zip(inner.interactions, inner.products, strict=True)
         for number, (interaction, product) in enumerate(layers):
             known = embedded if number == 0 else None
             radial = _Radial(inner, interaction)
             self.interactions.append(DenseInteraction(interaction, radial, bead_type, intervals, known))
             self.contractions.append(DenseProduct(product, interaction, bead_type, known))
-        self.readouts = nn.ModuleList(DenseReadout(readout) for readout in inner.readouts)  # type: ignore[union-attr]
-        self.scale, self.shift = (float(value) for value in (inner.scale_shift.scale, inner.scale_shift.shift))  # type: ignore[union-attr, arg-type]
+        self.readouts = nn.ModuleList(DenseReadout(readout) for readout in inner.readouts)
+        self.scale, self.shift = (float(value) for value in (inner.scale_shift.scale, inner.scale_shift.shift))
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return the energy of each replica in eV, shape (R,)."""
@@ -57,7 +57,7 @@ class DenseMACE(nn.Module):
         for interaction, contraction, readout in zip(self.interactions, self.contractions, self.readouts, strict=True):
             message = interaction(pairs, angular, x)
             x = contraction(message, x)
-            energies.append(readout(x[0]))  # type: ignore[index]
+            energies.append(readout(x[0]))
         total = torch.stack(energies).sum(0)
         return (self.scale * total + self.shift).sum(1)
 
@@ -144,7 +144,7 @@ class DenseInteraction(nn.Module):
             features = cast("Tensor", self.sent)
         else:
             sizes = [2 * degree + 1 for degree in range(len(self.up))]
-            parts = x.split(sizes)
+            parts = torch.split(x, sizes)
             features = torch.cat([part @ weight for part, weight in zip(parts, self.up, strict=True)])
         received = Convolution(self.table, self.products)(pairs.distance, angular, features, knots)
         if self.folded:
@@ -230,7 +230,7 @@ class DenseReadout(nn.Module):
         values = scalars @ self.weights[0]
         if self.activation is not None:
             values = self.activation(values) @ self.weights[1]
-        return values.squeeze(-1)
+        return cast("Tensor", values).squeeze(-1)
 
 
 def _starts(parts: list[Block]) -> list[int]:

@@ -40,7 +40,7 @@ class DenseSchNet(nn.Module):
         embedded = network.embedding(bead_type)
         sent = layers[0].inward(embedded)
         types, which = torch.unique(bead_type, return_inverse=True)
-        weight = layers[0].outward[0].weight  # type: ignore[union-attr]
+        weight = cast("nn.Linear", layers[0].outward[0]).weight
         self.folded = 4 * intervals * len(types) * len(weight) <= MAX_NUMBERS
         tables = [RadialTable([_filters(network, layer)], network.cutoff, intervals) for layer in layers]
         self.register_buffer("offset", None)
@@ -52,7 +52,7 @@ class DenseSchNet(nn.Module):
         self.register_buffer("sent", sent[None, None])
         self.merged = len(layers) <= MAX_MERGED
         self._multiply_out(network, layers, embedded)
-        self.head = network.head[1:]
+        self.head = nn.ModuleList(list(network.head)[1:])
 
     def _multiply_out(self, network: SchNet, layers: list[Interaction], embedded: Tensor) -> None:
         """Prepare the matrices: `into` each layer and the head from the features, `onto` them from each layer."""
@@ -81,11 +81,11 @@ class DenseSchNet(nn.Module):
         held = list(self.start)
         sent = self.sent
         for number, (table, inner, outer) in enumerate(zip(self.tables, self.inner, self.outer, strict=True)):
-            radial = cast("RadialTable", table)
+            radial, linear = cast("RadialTable", table), cast("nn.Linear", inner)
             first = number == 0 and self.folded
             knots = radial.find(pairs.distance, self.offset if first else None)
             received = Convolution(radial, ONE)(pairs.distance, None, sent, knots)[0]
-            hidden = tanh(received + inner.bias if first else inner(received))
+            hidden = tanh(received + linear.bias if first else linear(received))
             added = outer(hidden)
             if self.merged:
                 parts = added.split(self.widths[number:], dim=-1)
@@ -97,7 +97,7 @@ class DenseSchNet(nn.Module):
             sent = read[None]
         for layer in self.head:
             read = tanh(read) if isinstance(layer, nn.Tanh) else layer(read)
-        return read.sum((1, 2))
+        return cast("Tensor", read).sum((1, 2))
 
 
 def _filters(network: SchNet, layer: Interaction) -> Radial:

@@ -26,7 +26,7 @@ def traced(function: Function, examples: Sequence[Tensor]) -> torch.fx.GraphModu
     """Return a function, derivatives within it included, as one graph of PyTorch's elementary operations."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph: torch.fx.GraphModule = make_fx(lambda *inputs: function(*inputs))(*examples)
+    graph: torch.fx.GraphModule = make_fx(lambda *inputs: function(*inputs))(*examples)  # noqa: PLW0108 - of a method it counts self as an input
     return graph
 
 
@@ -36,12 +36,12 @@ def write_package(function: Function, examples: Sequence[Tensor], path: Path) ->
         # PyTorch warns of its own internals.
         warnings.simplefilter("ignore")
         program = torch.export.export(traced(function, examples), tuple(examples))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=INDUCTOR)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=INDUCTOR)  # noqa: SLF001 - AOTInductor has no other address
 
 
 def read_package(path: Path) -> Function:
     """Return the function in a package."""
-    loaded: Any = torch._inductor.aoti_load_package(str(path))
+    loaded: Any = torch._inductor.aoti_load_package(str(path))  # noqa: SLF001 - as above
     run = loaded.loader.run
 
     # The loader itself is called: what PyTorch wraps around it costs more than a small molecule.
@@ -88,7 +88,7 @@ class Replay:
 
 def capture_cuda(run: Callable[[], None]) -> Callable[[], None]:
     """Capture a CUDA graph of a function and return what replays it."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):  # libraries choose their algorithms, and the compiler compiles, before the capture

@@ -19,7 +19,7 @@ class Block(NamedTuple):
     channels: int
     degree: int
 
-    def index(self, channel: int, component: int) -> int:
+    def place(self, channel: int, component: int) -> int:
         """Return the place of a number within the features."""
         return self.start + channel * (2 * self.degree + 1) + component
 
@@ -45,8 +45,8 @@ def mixing(linear: Callable[[Tensor], Tensor], given: Block, made: Block, width:
     """
     units = torch.zeros(given.channels, width, dtype=torch.float64)
     for channel in range(given.channels):
-        units[channel, given.index(channel, 0)] = 1.0
-    columns = [made.index(channel, 0) for channel in range(made.channels)]
+        units[channel, given.place(channel, 0)] = 1.0
+    columns = [made.place(channel, 0) for channel in range(made.channels)]
     return linear(units)[:, columns]
 
 
@@ -70,9 +70,9 @@ def coupling(product: Any, path: int, parts: tuple[Block, Block, Block]) -> Tens
     weights = torch.zeros(n, product.weight_numel, dtype=torch.float64)
     weights[:, path * first.channels] = 1.0
     for row in range(n):
-        left[row, first.index(0, row // sizes[1])] = 1.0
-        right[row, second.index(0, row % sizes[1])] = 1.0
-    columns = [result.index(0, component) for component in range(sizes[2])]
+        left[row, first.place(0, row // sizes[1])] = 1.0
+        right[row, second.place(0, row % sizes[1])] = 1.0
+    columns = [result.place(0, component) for component in range(sizes[2])]
     return _clean(product(left, right, weights)[:, columns].reshape(sizes))
 
 
@@ -86,7 +86,9 @@ def harmonic_coefficients(harmonics: Callable[[Tensor], Tensor], block: Block) -
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(200, 3, generator=generator, dtype=torch.float64)
     points = points / points.norm(dim=-1, keepdim=True)
-    powers = torch.stack([points.pow(torch.tensor(exponents)).prod(-1) for exponents in monomials(block.degree)], dim=-1)
+    powers = torch.stack(
+        [points.pow(torch.tensor(exponents)).prod(-1) for exponents in monomials(block.degree)], dim=-1
+    )
     columns = slice(block.start, block.start + 2 * block.degree + 1)
     solution = torch.linalg.lstsq(powers, harmonics(points)[:, columns]).solution
     return _clean(solution.T)

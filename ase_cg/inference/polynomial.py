@@ -60,7 +60,7 @@ class SymmetricContraction(nn.Module):
 
     def __init__(self, module: Any, bead_type: Tensor, degree: int) -> None:
         super().__init__()
-        weights = []
+        weights: list[Tensor] = []
         # For each component of the result: weight number → {product of components: coefficient}.
         self.terms: list[dict[int, dict[tuple[int, ...], float]]] = [{} for _ in range(2 * degree + 1)]
         for nu in range(1, module.correlation + 1):

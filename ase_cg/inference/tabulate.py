@@ -30,8 +30,8 @@ class Knots(NamedTuple):
 class RadialTable(nn.Module):
     """Cubic Hermite interpolation of functions that vanish, with their slopes, at the cutoff.
 
-    In each of K intervals of width h the functions are Σ_q c_q t^q, with values and slopes those of the functions at both
-    knots: continuous with the first derivative, and with an error of h⁴/384 times the fourth derivative. The polynomial's
+    In each of K intervals of width h the functions are Σ_q c_q t^q, with values and slopes those of the functions at
+    both knots: continuous with the first derivative, and with an error of h⁴/384 times the fourth derivative. The
     coefficients are rounded one by one, so that in single precision a slope loses no digits to the difference of two
     values.
 
@@ -108,9 +108,8 @@ def by_type(table: RadialTable, weights: Sequence[Tensor], which: Tensor) -> tup
     offset : Tensor, shape (N,)
         First row of each bead, for :meth:`RadialTable.find`.
     """
-    made = copy.copy(table)
-    made._buffers = dict(table._buffers)
-    parts = table.rows.unflatten(0, (-1, table.n_functions))
+    made = copy.deepcopy(table)
+    parts = table.rows.reshape(-1, table.n_functions, table.rows.shape[1])
     multiplied = [torch.einsum("kpc,pcd->kpd", parts, weight).flatten(0, 1) for weight in weights]
     made.rows = torch.cat(multiplied)
     return made, which * len(multiplied[0])
@@ -118,7 +117,14 @@ def by_type(table: RadialTable, weights: Sequence[Tensor], which: Tensor) -> tup
 
 def _polynomials(function: Radial, knots: Tensor) -> Tensor:
     """Return the coefficients of t^q in each interval, shape (K, 4, C)."""
-    values, slopes = torch.func.jvp(function, (knots,), (torch.ones_like(knots),))
+    with torch.enable_grad():
+        distance = knots.detach().requires_grad_(True)
+        values = function(distance)
+        # The derivative of each channel in one pass: the gradient of a weighted sum, derived by the weights.
+        weights = torch.ones_like(values, requires_grad=True)
+        (gradient,) = torch.autograd.grad(values, distance, weights, create_graph=True)
+        (slopes,) = torch.autograd.grad(gradient.sum(), weights)
+    values = values.detach()
     slopes = slopes * (knots[2] - knots[1])
     rise = values[1:] - values[:-1]
     left, right = slopes[:-1], slopes[1:]

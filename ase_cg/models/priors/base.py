@@ -229,6 +229,7 @@ class BondedPrior(PriorTerm):
         return {name: getattr(self, name)[rows] for name in self.parameter_names}
 
     def rows_of(self, members: Tensor, bead_type: Tensor) -> Tensor:
+        """Return the rows of the parameters of bonded tuples (width, m), shape (m,)."""
         # A run evaluates one topology many times: its rows are looked up when its tensors are first seen.
         if self._last_rows is None or self._last_rows[0] is not members or self._last_rows[1] is not bead_type:
             self._last_rows = (members, bead_type, self._rows(bead_type[members]))
