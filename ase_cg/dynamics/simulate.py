@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.graph import n_pairs
-from ase_cg.dynamics.ase_engine import ASESimulation
-from ase_cg.dynamics.engine import Engine
 from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.dynamics.trajectory import PICOSECOND, SegmentStore, replica_paths, write_trajectory
 from ase_cg.errors import InputError
@@ -86,8 +84,7 @@ def simulate(
 ) -> Path:
     """Simulate a model; the same call again continues a run that was stopped.
 
-    One replica runs through ASE (:class:`CGCalculator` under ``LangevinBAOAB``), several run as one batch
-    (:class:`ReplicaSimulation`).
+    All replicas run as one batch (:class:`ReplicaSimulation`).
 
     Parameters
     ----------
@@ -159,11 +156,7 @@ def simulate(
         "device": device,
         "dtype": dtype,
     }
-    engine: Engine = (
-        ASESimulation(loaded, positions, **options)
-        if replicas == 1
-        else ReplicaSimulation(loaded, positions, **options)
-    )
+    engine = ReplicaSimulation(loaded, positions, **options)
     folder = Path(output)
     if _prepare_folder(folder, settings, overwrite=overwrite):
         return folder
@@ -198,7 +191,7 @@ def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bo
     return False
 
 
-def _run(engine: Engine, store: SegmentStore, settings: SimulationSettings, *, quiet: bool) -> None:
+def _run(engine: ReplicaSimulation, store: SegmentStore, settings: SimulationSettings, *, quiet: bool) -> None:
     n_frames, steps_per_frame = settings.n_frames, settings.steps_per_frame
     frame_interval = quantity(settings.time_step, "time") * steps_per_frame / PICOSECOND
     many = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
