@@ -12,6 +12,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard what the o
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
+class ExplainedExit(SystemExit):
+    """The end of a command that has said itself why it ends."""
+
+
 def parse_resolution(text: str, *, termini: bool = False, residues: Sequence[str] = ()) -> Any:
     """Read a resolution: a name, a YAML file, ``graph:20``, or atoms divided by commas (``ACE:C,ALA:N,ALA:CA``)."""
     from ase_cg.beads.resolution import Resolution

@@ -117,12 +117,16 @@ class Limits:
         """Say what is wrong with a replica that is beyond a limit."""
         names = self.topology.names
         positions, velocities, forces = (tensor[replica].cpu() for tensor in state[:3])
-        lost = ~(positions.isfinite() & velocities.isfinite()).all(-1)
-        pushed = ~(forces.abs() <= MAX_FORCE).all(-1)
-        if lost.any() or pushed.any():
-            bead = int(torch.nonzero(lost | pushed)[0])
-            what = "no finite position" if lost[bead] else f"a force beyond {MAX_FORCE:g} eV/Å"
-            return f"bead {bead} ({names[bead]}) has {what}"
+        problems = (
+            (~positions.isfinite(), "no finite position"),
+            (~forces.isfinite(), "no finite force"),
+            (forces.abs() > MAX_FORCE, f"a force beyond {MAX_FORCE:g} eV/Å"),
+            (~velocities.isfinite(), "no finite velocity"),
+        )
+        for where, what in problems:
+            beads = torch.nonzero(where.any(-1))
+            if len(beads):
+                return f"bead {int(beads[0])} ({names[int(beads[0])]}) has {what}"
         length, longest = self._lengths(positions[None])[0], self._longest.cpu()
         torn = torch.nonzero(length > longest)
         if not len(torn):

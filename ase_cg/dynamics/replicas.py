@@ -26,6 +26,8 @@ from ase_cg.errors import InputError, SimulationError
 from ase_cg.models.model import CGModel
 from ase_cg.units import thermal_energy
 
+Snapshot = tuple[State, int, dict[int, Stop]]
+
 
 class ReplicaSimulation:
     """Dynamics of R replicas of one molecule.
@@ -165,6 +167,11 @@ class ReplicaSimulation:
             )
 
     @property
+    def steps_per_block(self) -> int:
+        """Steps for which random numbers are drawn at once."""
+        return self._noise.steps_per_block
+
+    @property
     def positions(self) -> NDArray[np.float64]:
         """Current positions in Å, shape (R, N, 3)."""
         return on_host(self._state.positions)
@@ -278,12 +285,17 @@ class ReplicaSimulation:
         x, v, f, energies = (tensor[index] for tensor in self._state)
         self._state = self._good = State(x, factors * v, f, energies)
 
-    def save_state(self) -> tuple[dict[str, NDArray[Any]], str]:
+    def snapshot(self) -> Snapshot:
+        """Return the present, as of the last :meth:`check`, for :meth:`save_state`; it costs nothing."""
+        return self._good, self._good_step, dict(self.stopped)
+
+    def save_state(self, snapshot: Snapshot | None = None) -> tuple[dict[str, NDArray[Any]], str]:
         """Return arrays and a text from which :meth:`load_state` continues bit by bit."""
-        arrays = {name: on_host(tensor) for name, tensor in self._state._asdict().items()}
-        arrays |= {f"stopped_{place}": stop.last_frames for place, stop in self.stopped.items()}
-        stops = {str(place): stop.to_dict() for place, stop in self.stopped.items()}
-        return arrays, json.dumps({"steps_done": self.steps_done, "stopped": stops})
+        state, step, stopped = snapshot or (self._state, self.steps_done, self.stopped)
+        arrays = {name: on_host(tensor) for name, tensor in state._asdict().items()}
+        arrays |= {f"stopped_{place}": stop.last_frames for place, stop in stopped.items()}
+        stops = {str(place): stop.to_dict() for place, stop in stopped.items()}
+        return arrays, json.dumps({"steps_done": step, "stopped": stops})
 
     def load_state(self, arrays: dict[str, NDArray[Any]], text: str) -> None:
         """Continue from a saved state; the simulation must have been made with the same arguments.

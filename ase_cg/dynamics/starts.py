@@ -1,9 +1,8 @@
 """Where replicas start: a structure, frames of a dataset, or frames of any trajectory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers import READERS, Source
 from ase_cg.dynamics.noise import generator, random_key
+from ase_cg.dynamics.trajectory import atom_labels, bead_labels
 from ase_cg.errors import InputError, hint
 from ase_cg.files import existing_file
 from ase_cg.keys import DATASET_FORMAT
@@ -148,12 +148,12 @@ def _of_dataset(path: Path, name: str | None, replicas: int, rng: np.random.Gene
 def _of_trajectory(
     model: CGModel, path: Path, replicas: int, rng: np.random.Generator, topology_file: Path | None
 ) -> Start:
-    known = {tuple(_atom_labels(topology.to_mdtraj())): topology for topology in model.card.topologies}
+    known = {tuple(bead_labels(topology)): topology for topology in model.card.topologies}
     named = topology_file or (path if path.suffix.lower() in HDF5 else None)
     if named is None and len(known) != 1:
         raise InputError(f"{path} does not say what its atoms are; give a structure file of them with --topology")
     structure = next(iter(known.values())).to_mdtraj() if named is None else read_structure(named).topology
-    topology = known.get(tuple(_atom_labels(structure)))
+    topology = known.get(tuple(atom_labels(structure.atoms)))
     mapped = None
     if topology is None:
         mapped = bead_map(structure, model.card.resolution)
@@ -167,10 +167,6 @@ def _of_trajectory(
     frames = np.concatenate(parts).astype(float)
     drawn = rng.choice(len(frames), size=replicas, replace=replicas > len(frames))
     return Start(path.stem, topology, frames[drawn], _labels(path, drawn))
-
-
-def _atom_labels(topology: Any) -> list[str]:
-    return [f"{atom.residue.name}{atom.residue.resSeq}:{atom.name}" for atom in topology.atoms]
 
 
 @dataclass(frozen=True)
@@ -196,6 +192,10 @@ class Group:
     numbers: NDArray[np.int64]
     starts: tuple[str, ...]
     labels: tuple[str, ...]
+
+    def with_positions(self, positions: NDArray[np.float64]) -> "Group":
+        """Return the same replicas at other positions."""
+        return replace(self, positions=positions)
 
 
 def grouped(starts: Sequence[Start]) -> list[Group]:
