@@ -1,5 +1,6 @@
 """Random numbers of a simulation: each a function of a seed, a number and a place, of nothing else."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NUMBERS_PER_BLOCK = 6144  # of a replica: 50 kB, 0.1 ms to draw
+NUMBERS_PER_BLOCK = 12288  # of a replica: 100 kB, 0.1 ms to draw
 
 Use = Literal["noise", "velocities", "exchanges", "starts"]
 _USES: dict[Use, int] = {"noise": 0, "velocities": 1, "exchanges": 2, "starts": 3}
@@ -67,15 +68,30 @@ class NoiseBlocks:
         return self._block[1]
 
     def _draw(self, number: int) -> Tensor:
-        drawn = np.empty((len(self.keys), *self._shape))
+        count = self._shape[0] * self._shape[1] * 3
+        drawn = torch.empty(len(self.keys), count + count % 2)
         bits = np.random.Philox()
-        source = np.random.Generator(bits)
         state: Any = bits.state
         for key, out in zip(self.keys, drawn, strict=True):
-            # The same as `generator`, without making one for every replica.
+            # The counter of `generator`, without making one for every replica.
             state["state"] = {"counter": np.array([0, 0, _USES["noise"], number], np.uint64), "key": key}
             state |= {"buffer_pos": 4, "has_uint32": 0}
             bits.state = state
-            source.standard_normal(out=out)
-        block = torch.from_numpy(np.ascontiguousarray(drawn.swapaxes(0, 1)))
+            box_muller(torch.from_numpy(bits.random_raw(len(out) // 2).view(np.int32)), out)
+        rows = drawn[:, :count].reshape(len(drawn), *self._shape).transpose(0, 1)
+        block = rows.to(torch.float64, memory_format=torch.contiguous_format)
         return block.pin_memory() if self._device.type == "cuda" else block
+
+
+def box_muller(bits: Tensor, out: Tensor) -> None:
+    """Turn random bits, int32 of shape (n,) with n even, into standard normal numbers `out`, float32 of shape (n,).
+
+    One replica at a time: how PyTorch rounds must not depend on how many there are. The largest number is 6.7.
+    Source: Box and Muller, Ann. Math. Stat. 29, 610 (1958).
+    """
+    half = len(out) // 2
+    radius = (bits[:half] & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31)
+    radius.log_().mul_(-2).sqrt_()
+    angle = bits[half:].float().mul_(math.pi * 2.0**-31)
+    torch.mul(radius, torch.cos(angle), out=out[:half])
+    torch.mul(radius, angle.sin_(), out=out[half:])
