@@ -7,6 +7,8 @@ import typer
 
 from ase_cg.errors import InputError
 
+EXPLODED = 1  # exit status where replicas exploded; the others' trajectories are whole
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard what the output holds already.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]

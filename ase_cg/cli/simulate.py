@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ase_cg.cli.options import Device, ExplainedExit, Overwrite, Quiet
+from ase_cg.cli.options import EXPLODED, Device, ExplainedExit, Overwrite, Quiet
 from ase_cg.errors import InputError
-
-EXPLODED = 1  # exit status where replicas exploded; the others' trajectories are whole
 
 
 def simulate(
