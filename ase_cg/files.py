@@ -48,7 +48,7 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: some writers choose the format by it.
     partial = target.with_name(f".partial-{target.name}")
-    with _locked(target):
+    with locked(target):
         try:
             yield partial
             partial.replace(target)
@@ -57,8 +57,14 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file; the system frees the lock of a process that was killed."""
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file or folder; the system frees the lock of a killed process.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
     lock = target.with_name(f".lock-{target.name}")
     with lock.open("w", encoding="utf-8") as file:
         if sys.platform == "win32":  # two writers are not told apart there

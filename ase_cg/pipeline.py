@@ -55,7 +55,7 @@ def run(
     common: dict[str, Any] = {"overwrite": overwrite, "quiet": quiet}
     model = train(recipe, place / "training", dataset=dataset, **common)
     start = recipe.simulation.start or dataset
-    options = recipe.simulation.model_dump(exclude={"start"})
+    options = recipe.simulation.model_dump(exclude={"start"}) | {"resume": not overwrite}
     simulate(model, place / "simulation", start=start, **options, **common)
     simulate(model, place / "prior_simulation", start=start, prior_only=True, **options, **common)
     return analyze(

@@ -30,6 +30,7 @@ class Progress:
         self.title = title
         self.total = total
         self.done = 0
+        self._skipped = 0
         self._quiet = quiet
         self._started = time.monotonic()
         self._last_line = self._started
@@ -51,6 +52,13 @@ class Progress:
             seconds = time.monotonic() - self._started
             print(f"{self.title}: done in {seconds:.0f} s", file=sys.stderr, flush=True)  # noqa: T201 - the log line
 
+    def skip(self, steps: int) -> None:
+        """Count steps that were done before, and say nothing about the speed."""
+        self.done += steps
+        self._skipped += steps
+        if self._bar is not None:
+            self._bar.reset(self._task, total=self.total or None, completed=self.done)
+
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Record that `steps` more are done; `note` is shown beside the bar."""
         self.done += steps
@@ -61,7 +69,7 @@ class Progress:
             elapsed = self._last_line - self._started
             line = f"{self.title}: {self.done} done {note}"
             if self.total:
-                left = elapsed / max(self.done, 1) * (self.total - self.done)
+                left = elapsed / max(self.done - self._skipped, 1) * (self.total - self.done)
                 line = f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 - the log line
 
