@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/speed.py --results runs/speed.json
 
-Prints one table. Each case runs in a process of its own (its peak memory is that of the case) and is kept in the file of
-results, so that a stopped run goes on; ``--beads 10 --replicas 1 32 --backbones mace`` choose cases. All times are medians
-of rounds in which the candidates take turns, in seconds of the process's CPU on a CPU: other work on the machine counts less.
-Networks have the sizes of docs/recipes.md and random weights; chains are compact and self-avoiding, without priors.
+Prints one table. Each case runs in a process of its own (its peak memory is that of the case) and is kept in the file
+of results, so that a stopped run goes on; ``--beads 10 --replicas 1 32 --backbones mace`` choose cases. All times are
+medians of rounds in which the candidates take turns, on a CPU in seconds of the process, so that other work on the
+machine counts less. Networks have the sizes of docs/recipes.md and random weights; chains are compact and
+self-avoiding, without priors.
 """
 
 import argparse
@@ -71,7 +72,8 @@ def in_a_process(name: str, beads: int, replicas: int, arguments: argparse.Names
     """Measure one case in a process of its own."""
     case = ["--case", name, str(beads), str(replicas), "--device", arguments.device, "--gate", str(arguments.gate)]
     print(f"{name}, {beads} beads × {replicas} …", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, __file__, *case], capture_output=True, text=True, check=False)
+    command = [sys.executable, __file__, *case]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this file itself
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -196,7 +198,8 @@ def mace_calculator(model: CGModel, topology: BeadTopology, positions: np.ndarra
 
     prepared = prepared_copy(model, torch.device("cpu"), "float32")
     atoms = beads_to_atoms(topology, positions, model.vocabulary)
-    atoms.calc = MACECalculator(models=[prepared.backbone.network], device="cpu", default_dtype="float32")  # type: ignore[union-attr]
+    backbone: Any = prepared.backbone
+    atoms.calc = MACECalculator(models=[backbone.network], device="cpu", default_dtype="float32")
     return atoms
 
 
@@ -254,10 +257,11 @@ def matrix_flops(model: CGModel, topology: BeadTopology, x: torch.Tensor, device
     from torch.utils.flop_counter import FlopCounterMode
 
     from ase_cg.inference.dense import DenseModel
+    from ase_cg.inference.export import traced
 
-    dense = DenseModel(model, topology, len(x), torch.float32, 64, device)
+    graph = traced(DenseModel(model, topology, len(x), torch.float32, 64, device).energy_and_forces, [x])
     with FlopCounterMode(display=False) as counter:
-        dense.energy_and_forces(x)
+        graph(x)
     return float(counter.get_total_flops())
 
 
@@ -290,11 +294,14 @@ def print_table(found: dict[str, dict[str, Any]]) -> None:
         row += [f"{case['force_error']:.1e}", f"{times['eager'] / times['force']:.1f}" if "eager" in times else ""]
         row += [peer, f"{case['memory']:.0f}", f"{100 * case['share']:.0f} %", f"{case['compile_seconds']:.0f}"]
         print("| " + " | ".join(row) + " |")
+    print("\nUnder ASE, one replica, ms a step of ASE's Langevin dynamics:\n")
+    print("| network | beads | ours | of it not the force | with MACECalculator |\n| --- | --- | --- | --- | --- |")
     for key, case in found.items():
-        if "ASE" in case.get("times", {}):
-            times = case["times"]
-            text = f"{key}: a step of ASE's Langevin dynamics {times['ASE']:.3f} ms, {times['ASE'] - times['force']:.3f} of it not ours"
-            print(f"\n{text}" + (f"; with MACECalculator {times['ASE + MACECalculator']:.2f} ms" if len(times) > 4 else ""))
+        times = case.get("times", {})
+        if "ASE" in times:
+            peer = f"{times['ASE + MACECalculator']:.2f}" if "ASE + MACECalculator" in times else ""
+            name, beads = key.split()[:2]
+            print(f"| {name} | {beads} | {times['ASE']:.3f} | {times['ASE'] - times['force']:.3f} | {peer} |")
 
 
 if __name__ == "__main__":

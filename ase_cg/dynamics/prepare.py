@@ -1,9 +1,6 @@
 """From starting conformations to a simulation that is ready to run."""
 
-from typing import Any
-
 import torch
-from torch import nn
 
 from ase_cg.devices import find_device
 from ase_cg.dynamics.conformations import check_conformations, starting_array
@@ -67,10 +64,12 @@ def _form(model: CGModel, group: Group, settings: SimulationSettings, device: to
     n_replicas = len(group.positions)
     if settings.form == "eager":
         return EagerForm(model, group.topology, n_replicas, device, settings.dtype)
-    compiler: Any = model.compile
-    if type(model).compile is nn.Module.compile:
-        raise InputError("this version of ase-cg has no compiled form; leave --compile out")
-    made: Form = compiler(
-        group.topology, replicas=n_replicas, device=settings.device, dtype=settings.dtype, frames=group.positions
+    frames = model.frames_of(group.topology)
+    # Starts stand for the data where the model's file holds none: conformations that the run begins with.
+    return model.compile(
+        group.topology,
+        replicas=n_replicas,
+        device=settings.device,
+        dtype=settings.dtype,
+        frames=group.positions if frames is None else frames,
     )
-    return made

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from ase_cg.inference.export import Function, Replay, fused, has_compiler, read_
 from ase_cg.inference.gate import GATE, Gate
 from ase_cg.models.model import DTYPES, CGModel
 from ase_cg.progress import waiting
+
+Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
+Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
 
 INTERVALS = (1024, 2048, 4096, 8192)
 CHUNK_BEADS = 640  # beads a processor's cache holds the features of
@@ -90,7 +93,7 @@ class CompiledModel:
         self._evaluate = _compiled(self._evaluate, [self._example()], self.device, self._key, what, quiet=quiet)
         self.form = "compiled"
 
-    def make_step(self, integrator: Any, *, quiet: bool = False) -> Callable[..., tuple[Tensor, ...]]:
+    def make_step(self, integrator: Any, *, quiet: bool = False) -> Step:
         """Compile a whole time step.
 
         Parameters
@@ -123,11 +126,12 @@ class CompiledModel:
             run = _compiled(step, examples, self.device, key, "a time step", quiet=quiet)
 
         if len(packed) == 1:
-            return lambda x, v, f, noise: run(x, v, f, noise, packed[0])
+            only = packed[0]
+            return lambda x, v, f, noise: cast("Advanced", run(x, v, f, noise, only))
 
-        def stepped(x: Tensor, v: Tensor, f: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        def stepped(x: Tensor, v: Tensor, f: Tensor, noise: Tensor) -> Advanced:
             parts = zip(self._chunks(x, v, f, noise), packed, strict=True)
-            return _joined([run(*part, numbers) for part, numbers in parts], self.replicas)
+            return cast("Advanced", _joined([run(*part, numbers) for part, numbers in parts], self.replicas))
 
         return stepped
 
