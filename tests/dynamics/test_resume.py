@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ase_cg import simulate
-from ase_cg.dynamics import prepare, segments
+from ase_cg.dynamics import prepare
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.errors import InputError
@@ -154,20 +154,26 @@ def test_a_long_report_interval_is_interrupted_too(prior_file, dataset_file, tmp
 
 
 def test_a_full_disk_stops_the_run_with_all_that_was_reported(prior_file, dataset_file, tmp_path, monkeypatch):
+    """The sixth segment does not fit, in safetensors' own words."""
+    import safetensors.numpy
+
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
-    original, written = segments.SegmentStore.write, []
+    original = safetensors.numpy.save_file
 
-    def write(self, frames, state, text):
-        if len(written) == 5:
-            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
-        original(self, frames, state, text)
-        written.append(len(frames["times"]))
+    def save_file(tensors, path, metadata=None):
+        if path.name.endswith("000005.safetensors"):
+            path.write_bytes(b"half of it")
+            raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+        original(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(segments.SegmentStore, "write", write)
-    with pytest.raises(InputError, match=r"No space left on device\); all 15 frames .* are kept: make room.*--resume"):
+    monkeypatch.setattr(safetensors.numpy, "save_file", save_file)
+    message = r"000005.safetensors could not be written \(No space left on device\); all 15 frames .*room.*--resume"
+    with pytest.raises(InputError, match=message):
         simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
     monkeypatch.undo()
-    assert sum(written) == 15
+    assert sum(len(times) for times in SegmentStore(tmp_path / "s" / "segments" / "0").segments("times")) == 15
+    names = {path.name for path in (tmp_path / "s" / "segments" / "0").iterdir()}
+    assert names == {"start.safetensors", "checkpoint.safetensors", *[f"{i:06d}.safetensors" for i in range(5)]}
     simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     assert same(contents(whole), contents(tmp_path / "s"))
 
