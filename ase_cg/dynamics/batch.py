@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,9 @@ class Batch:
                 simulation.check()
                 if self.tempering is not None and exchange is not None and until % exchange == 0:
                     self.tempering.attempt()
-        except SimulationError:
-            self._note_state()  # of no replica left; the warning stands in the record
+        except SimulationError as error:
+            warnings.warn(str(error), UserWarning, stacklevel=2)
+            self._note_state()  # of no replica left
             return True
         self.reports_done += 1
         self._report()

@@ -1,9 +1,9 @@
-"""Checks of starting conformations: sizes, numbers, overlapping beads, broken chains."""
+"""Checks of starting conformations: overlapping beads, broken chains."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
@@ -14,35 +14,6 @@ OVERLAP = 0.5  # of a typical bond; two beads that are not bonded never come as 
 SHORTEST = 0.5  # Å; no two beads are nearer, bonded or not
 BROKEN = 2.0  # times the length that the model gives a bond
 BROKEN_WITHOUT_PRIOR = 3.0  # times the typical length of the molecule's bonds
-
-
-def starting_array(positions: ArrayLike, topology: BeadTopology) -> NDArray[np.float64]:
-    """Return starting positions as an array (R, N, 3).
-
-    Raises
-    ------
-    InputError
-        If replicas are of different sizes, the shape does not fit the topology, or a position is not finite.
-    """
-    n = topology.n_beads
-    try:
-        start = np.array(positions, dtype=float)
-    except ValueError:
-        sizes = [len(replica) for replica in positions]  # type: ignore[union-attr, arg-type]
-        wrong = next((place for place, size in enumerate(sizes) if size != n), 0)
-        raise InputError(
-            f"replicas of one simulation are of one molecule: replica {wrong} has {sizes[wrong]} beads, "
-            f"the topology {n}; simulate other molecules apart"
-        ) from None
-    if start.ndim != 3 or start.shape[1:] != (n, 3) or not len(start):
-        raise InputError(f"starting positions of shape {start.shape} do not fit (replicas, {n}, 3)")
-    lost = np.argwhere(~np.isfinite(start).all(-1))
-    if len(lost):
-        replica, bead = lost[0]
-        raise InputError(
-            f"the start of replica {replica} has no finite position of bead {bead} ({topology.names[bead]})"
-        )
-    return start
 
 
 def check_conformations(

@@ -1,7 +1,7 @@
 """Integrators: one time step as a pure function of [replica, bead] tensors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -72,6 +72,16 @@ class BAOAB:
     masses: Tensor
     kT: Tensor
     friction: Tensor
+    # Constants of the step, made once: (N, 1), (R, 1, 1), (R, N, 1).
+    _kick: Tensor = field(init=False, repr=False)
+    _decay: Tensor = field(init=False, repr=False)
+    _thermal: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        decay = torch.exp(-self.friction * self.time_step)
+        object.__setattr__(self, "_kick", 0.5 * self.time_step / self.masses)
+        object.__setattr__(self, "_decay", decay)
+        object.__setattr__(self, "_thermal", torch.sqrt((1 - decay * decay) * self.kT / self.masses))
 
     @property
     def reach(self) -> Tensor:
@@ -82,14 +92,11 @@ class BAOAB:
         self, positions: Tensor, velocities: Tensor, forces: Tensor, noise: Tensor, energy_and_forces: EnergyAndForces
     ) -> Advanced:
         """Return positions, velocities, forces and energies one step later; see :class:`Integrator`."""
-        half = 0.5 * self.time_step
-        decay = torch.exp(-self.friction * self.time_step)
-        thermal = torch.sqrt((1 - decay * decay) * self.kT / self.masses)
-        kicked = velocities + half * forces / self.masses
-        turned = decay * kicked + thermal * noise
-        moved = positions + half * (kicked + turned)
+        kicked = velocities + self._kick * forces
+        turned = self._decay * kicked + self._thermal * noise
+        moved = positions + 0.5 * self.time_step * (kicked + turned)
         energies, new_forces = energy_and_forces(moved)
-        return moved, turned + half * new_forces / self.masses, new_forces, energies
+        return moved, turned + self._kick * new_forces, new_forces, energies
 
 
 @dataclass(frozen=True)
@@ -113,22 +120,30 @@ class OverdampedLangevin:
     masses: Tensor
     kT: Tensor
     friction: Tensor
+    # Constants of the step, made once: (R, 1, 1), (R, N, 1), (R, N, 1).
+    _half: Tensor = field(init=False, repr=False)
+    _kick: Tensor = field(init=False, repr=False)
+    _thermal: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        half = 0.5 * torch.sqrt(2 * self.time_step / self.friction)
+        object.__setattr__(self, "_half", half)
+        object.__setattr__(self, "_kick", half / self.masses)
+        object.__setattr__(self, "_thermal", torch.sqrt(self.kT / self.masses))
 
     @property
     def reach(self) -> Tensor:
         """The time h = √(2Δt/γ), shape (R, 1, 1)."""
-        return torch.sqrt(2 * self.time_step / self.friction)
+        return 2 * self._half
 
     def advance(
         self, positions: Tensor, velocities: Tensor, forces: Tensor, noise: Tensor, energy_and_forces: EnergyAndForces
     ) -> Advanced:
         """Return positions, velocities, forces and energies one step later; see :class:`Integrator`."""
-        half = 0.5 * self.reach
-        kicked = velocities + half * forces / self.masses
-        thermal = torch.sqrt(self.kT / self.masses) * noise
-        moved = positions + half * (kicked + thermal)
+        thermal = self._thermal * noise
+        moved = positions + self._half * (velocities + self._kick * forces + thermal)
         energies, new_forces = energy_and_forces(moved)
-        return moved, thermal + half * new_forces / self.masses, new_forces, energies
+        return moved, thermal + self._kick * new_forces, new_forces, energies
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,10 @@ class VelocityVerlet:
     time_step: float
     masses: Tensor
     kT: Tensor
+    _kick: Tensor = field(init=False, repr=False)  # constant of the step, (N, 1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kick", 0.5 * self.time_step / self.masses)
 
     @property
     def reach(self) -> Tensor:
@@ -155,11 +174,10 @@ class VelocityVerlet:
     ) -> Advanced:
         """Return positions, velocities, forces and energies one step later; see :class:`Integrator`."""
         del noise
-        half = 0.5 * self.time_step
-        kicked = velocities + half * forces / self.masses
+        kicked = velocities + self._kick * forces
         moved = positions + self.time_step * kicked
         energies, new_forces = energy_and_forces(moved)
-        return moved, kicked + half * new_forces / self.masses, new_forces, energies
+        return moved, kicked + self._kick * new_forces, new_forces, energies
 
 
 def make_integrator(name: str, time_step: float, masses: Tensor, kT: Tensor, friction: Tensor) -> Integrator:

@@ -3,7 +3,8 @@
 import torch
 
 from ase_cg.devices import find_device
-from ase_cg.dynamics.conformations import check_conformations, starting_array
+from ase_cg.dynamics.arguments import starting_array
+from ase_cg.dynamics.conformations import check_conformations
 from ase_cg.dynamics.forms import EagerForm, Form
 from ase_cg.dynamics.memory import out_of_memory_explained
 from ase_cg.dynamics.minimize import minimize

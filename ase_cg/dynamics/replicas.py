@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
-from ase_cg.dynamics.conformations import starting_array
+from ase_cg.dynamics.arguments import friction_of_each, per_replica, replica_keys, starting_array
 from ase_cg.dynamics.failures import End, Limits, Stop, replayed, stop_sentence
 from ase_cg.dynamics.forms import EagerForm, Form, Step
 from ase_cg.dynamics.integrators import make_integrator
 from ase_cg.dynamics.memory import out_of_memory_explained
-from ase_cg.dynamics.noise import NoiseBlocks, generator, random_key
+from ase_cg.dynamics.noise import NoiseBlocks, generator
 from ase_cg.dynamics.state import State, on_host
 from ase_cg.dynamics.stiffness import fastest_frequency
 from ase_cg.errors import InputError, SimulationError
@@ -107,12 +107,13 @@ class ReplicaSimulation:
         kT = self._tensor([thermal_energy(float(t)) for t in self.temperatures])[:, None, None]
         self._masses = self._tensor(np.array(self.topology.masses)[:, None])
         self.time_step = time_step
+        frictions = friction_of_each(friction, self.n_replicas, integrator)
         self.integrator = make_integrator(
-            integrator, time_step, self._masses, kT, self._frictions(friction, integrator)
+            integrator, time_step, self._masses, kT, self._tensor(frictions)[:, None, None]
         )
         numbers = np.arange(self.n_replicas) if replica_numbers is None else replica_numbers
         self.replica_numbers = per_replica(numbers, self.n_replicas, "the replica number").astype(int)
-        keys = self._keys(seed)
+        keys = replica_keys(seed, self.replica_numbers)
         self._noise = NoiseBlocks(keys, self.topology.n_beads, self._device)
         self._start = x = self._tensor(start)
         drawn = np.stack([generator(key, "velocities").standard_normal(start.shape[1:]) for key in keys])
@@ -130,22 +131,6 @@ class ReplicaSimulation:
 
     def _tensor(self, values: ArrayLike) -> Tensor:
         return torch.tensor(np.asarray(values), dtype=torch.float64, device=self._device)
-
-    def _frictions(self, friction: ArrayLike | None, integrator: str) -> Tensor:
-        if friction is None and integrator != "verlet":
-            raise InputError(f"{integrator} dynamics need a friction")
-        frictions = per_replica(0.0 if friction is None else friction, self.n_replicas, "friction")
-        if not ((frictions >= 0) & np.isfinite(frictions)).all():
-            raise InputError("the friction must be finite and not negative")
-        return self._tensor(frictions)[:, None, None]
-
-    def _keys(self, seed: ArrayLike) -> list[NDArray[np.uint64]]:
-        seeds = np.asarray(seed)
-        if not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
-            raise InputError(f"seeds are whole numbers and must not be negative, not {seed!r}")
-        if seeds.ndim == 0:
-            return [random_key(int(seeds), int(number)) for number in self.replica_numbers]
-        return [random_key(int(one)) for one in per_replica(seeds, self.n_replicas, "seed").astype(int)]
 
     def _explained(self) -> AbstractContextManager[None]:
         """Make an exhausted GPU say how many replicas fit."""
@@ -316,17 +301,3 @@ class ReplicaSimulation:
         if self.stopped:
             self._freeze()
         self._good, self._good_step = self._state, self.steps_done
-
-
-def per_replica(value: ArrayLike, n_replicas: int, what: str) -> NDArray[np.float64]:
-    """Return one number for each replica, shape (R,).
-
-    Raises
-    ------
-    InputError
-        If there are neither one nor R of them.
-    """
-    try:
-        return np.broadcast_to(np.asarray(value, dtype=float), (n_replicas,))
-    except ValueError as error:
-        raise InputError(f"{what} must be one number or one for each of {n_replicas} replicas") from error

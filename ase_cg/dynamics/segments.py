@@ -1,5 +1,8 @@
 """What a running simulation keeps on disk: segments of frames, and the checkpoint that counts them."""
 
+import errno
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,11 +35,8 @@ class SegmentStore:
 
     def write_start(self, positions: NDArray[np.float64]) -> None:
         """Keep the positions (R, N, 3) in Å from which the replicas start."""
-        from safetensors.numpy import save_file
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(self._start, overwrite=True) as partial:
-            save_file({"positions": np.ascontiguousarray(positions)}, partial)
+        _save(self._start, {"positions": positions})
 
     def start(self) -> NDArray[np.float64] | None:
         """Return what :meth:`write_start` kept, or None."""
@@ -44,17 +44,12 @@ class SegmentStore:
 
     def write(self, frames: Arrays, state: Arrays, text: str) -> None:
         """Write a segment, whose arrays have one row a frame (or no arrays), and the state after the last of them."""
-        from safetensors.numpy import save_file
-
         self.folder.mkdir(parents=True, exist_ok=True)
         count = self.count()
         if frames:
-            with written_whole(self._segment(count), overwrite=True) as partial:
-                save_file({name: np.ascontiguousarray(array) for name, array in frames.items()}, partial)
+            _save(self._segment(count), frames)
             count += 1
-        tensors = {name: np.ascontiguousarray(array) for name, array in state.items()}
-        with written_whole(self._checkpoint, overwrite=True) as partial:
-            save_file(tensors, partial, metadata={"segments": str(count), "state": text})
+        _save(self._checkpoint, state, {"segments": str(count), "state": text})
         self._count = count
 
     def count(self) -> int:
@@ -111,6 +106,19 @@ def remove_segments(folder: Path) -> None:
     for checkpoint in folder.glob("*/checkpoint.safetensors"):
         checkpoint.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with written_whole(path, overwrite=True) as partial:
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, metadata=metadata)
+        except SafetensorError as error:  # it hides the system's error in its words
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def _load(path: Path, name: str | None = None, columns: slice | None = None) -> dict[str, NDArray[Any]]:

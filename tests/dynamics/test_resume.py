@@ -2,12 +2,12 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+import warnings
 
 import h5py
 import mdtraj
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ase_cg import simulate
-from ase_cg.dynamics import prepare, segments
+from ase_cg.dynamics import prepare
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.errors import InputError
@@ -33,18 +33,6 @@ OPTIONS = {
     "quiet": True,
 }
 pytestmark = pytest.mark.filterwarnings("ignore:simulating at .* K a model")
-
-PROGRAM = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import ase_cg
-options = json.loads(sys.argv[1])
-folder = options.pop("folder")
-print("ready", flush=True)
-for line in sys.stdin:
-    ase_cg.simulate(options["model"], folder, **{k: v for k, v in options.items() if k != "model"})
-    break
-"""
 
 
 @pytest.fixture
@@ -74,24 +62,25 @@ def same(one, other):
     return all(np.array_equal(one[0][name], other[0][name]) for name in one[0])
 
 
-def launch(model, dataset, folder, **options):
-    options = OPTIONS | {"model": str(model), "start": str(dataset), "folder": str(folder), "resume": True} | options
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(options)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
-    )
-    assert process.stdout.readline() == "ready\n"  # the imports are behind it
+def run_here(model, dataset, folder, options):
+    """What another process does; it may be killed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        simulate(model, folder, start=dataset, resume=True, **options)
+
+
+def launch(*arguments):
+    """Run in a process of its own, forked from one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.dynamics.test_resume", "ase_cg.dynamics.simulate", "safetensors.numpy"])
+    process = context.Process(target=run_here, args=arguments)
+    process.start()
     return process
 
 
-def begin(process):
-    process.stdin.write("go\n")
-    process.stdin.flush()
+def kill(process):
+    process.kill()
+    process.join()
 
 
 def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(prior_file, dataset_file, tmp_path):
@@ -99,16 +88,15 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(prior_file
     started = time.monotonic()
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
     lasted = time.monotonic() - started
-    moments, kills = np.random.default_rng(8), 0
+    moments, segments = np.random.default_rng(8), []
     folder = tmp_path / "killed"
-    for _ in range(4):
-        process = launch(prior_file, dataset_file, folder)
-        begin(process)
-        time.sleep(moments.uniform(0.05, 0.6 * lasted))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.communicate()
-    assert kills >= 2
+    kill(launch(prior_file, dataset_file, folder, OPTIONS))  # in the meantime all is imported
+    for _ in range(6):
+        process = launch(prior_file, dataset_file, folder, OPTIONS)
+        time.sleep(moments.uniform(0.2, 0.6) * lasted)
+        kill(process)
+        segments.append(len(list((folder / "segments" / "0").glob("0*.safetensors"))))
+    assert max(segments) > 0  # at least one was hit on its way
     simulate(prior_file, folder, start=dataset_file, resume=True, **OPTIONS)
     assert same(contents(whole), contents(folder))
     loaded = mdtraj.load(str(folder / "replica_001.h5"))
@@ -154,20 +142,26 @@ def test_a_long_report_interval_is_interrupted_too(prior_file, dataset_file, tmp
 
 
 def test_a_full_disk_stops_the_run_with_all_that_was_reported(prior_file, dataset_file, tmp_path, monkeypatch):
+    """The sixth segment does not fit, in safetensors' own words."""
+    import safetensors.numpy
+
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
-    original, written = segments.SegmentStore.write, []
+    original = safetensors.numpy.save_file
 
-    def write(self, frames, state, text):
-        if len(written) == 5:
-            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
-        original(self, frames, state, text)
-        written.append(len(frames["times"]))
+    def save_file(tensors, path, metadata=None):
+        if path.name.endswith("000005.safetensors"):
+            path.write_bytes(b"half of it")
+            raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+        original(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(segments.SegmentStore, "write", write)
-    with pytest.raises(InputError, match=r"No space left on device\); all 15 frames .* are kept: make room.*--resume"):
+    monkeypatch.setattr(safetensors.numpy, "save_file", save_file)
+    message = r"000005.safetensors could not be written \(No space left on device\); all 15 frames .*room.*--resume"
+    with pytest.raises(InputError, match=message):
         simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
     monkeypatch.undo()
-    assert sum(written) == 15
+    assert sum(len(times) for times in SegmentStore(tmp_path / "s" / "segments" / "0").segments("times")) == 15
+    names = {path.name for path in (tmp_path / "s" / "segments" / "0").iterdir()}
+    assert names == {"start.safetensors", "checkpoint.safetensors", *[f"{i:06d}.safetensors" for i in range(5)]}
     simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     assert same(contents(whole), contents(tmp_path / "s"))
 
@@ -189,17 +183,16 @@ def test_a_disk_that_fills_while_the_end_is_written_loses_nothing(prior_file, da
 
 def test_two_processes_do_not_run_in_one_folder(prior_file, dataset_file, tmp_path):
     folder = tmp_path / "s"
-    process = launch(prior_file, dataset_file, folder, duration="600 ps")
-    begin(process)
+    options = OPTIONS | {"duration": "600 ps"}
+    process = launch(prior_file, dataset_file, folder, options)
     try:
         deadline = time.monotonic() + 20
         while not (folder / ".lock-segments").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(InputError, match="is being written by another process"):
-            simulate(prior_file, folder, start=dataset_file, resume=True, **(OPTIONS | {"duration": "600 ps"}))
+            simulate(prior_file, folder, start=dataset_file, resume=True, **options)
     finally:
-        process.kill()
-        process.communicate()
+        kill(process)
 
 
 def test_replicas_stopped_before_a_full_disk_stay_stopped(prior_file, dataset_file, tmp_path, monkeypatch):

@@ -154,6 +154,7 @@ def test_when_all_explode_it_is_an_error_that_names_the_bead(model_file, dataset
     message = r"(\d) of \1 replicas exploded, the first at step \d+: in replica \d .*bead.* what there is of them is in"
     with (
         pytest.warns(UserWarning, match=r"the time step of 100 fs is too large .* try [\d.]+ fs"),
+        pytest.warns(UserWarning, match=r"stopped at step .* try a time step of [\d.]+ fs"),
         pytest.raises(SimulationError, match=message),
     ):
         simulate(model_file, tmp_path / "s", start=dataset_file, replicas=replicas, **options)
