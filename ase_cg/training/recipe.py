@@ -9,18 +9,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
-from ase_cg.settings import Section, read_yaml, relative, validated
-from ase_cg.units import quantity, whole_ratio
-
-
-def _time(text: Any) -> Any:
-    quantity(str(text), "time")
-    return text
-
-
-def _rate(text: Any) -> Any:
-    quantity(str(text), "rate")
-    return text
+from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
+from ase_cg.training.training_settings import TrainingSection
+from ase_cg.units import whole_ratio
 
 
 def _prior(spec: Any) -> Any:
@@ -29,8 +20,6 @@ def _prior(spec: Any) -> Any:
 
 
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
-Time = Annotated[str, BeforeValidator(_time)]
-Rate = Annotated[str, BeforeValidator(_rate)]
 
 
 class DataSection(MappingSettings):
@@ -61,25 +50,6 @@ class BackboneSection(Section):
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-class TrainingSection(Section):
-    """How the network is fitted."""
-
-    epochs: int = Field(default=40, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    final_learning_rate: float = Field(default=1e-5, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    # Norm of the gradient, the loss being in (kcal/mol/Å)²: far above what training meets after its first steps.
-    gradient_clip: float | None = Field(default=1000.0, gt=0)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    test_fraction: float = Field(default=0.1, gt=0, lt=1)
-    blocks: int = Field(default=20, ge=3)
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
-    balance: Literal["molecules", "frames"] = "molecules"
-    memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
 
 class SimulationSection(Section):

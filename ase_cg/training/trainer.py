@@ -73,7 +73,12 @@ def train(
     data = read_training_data(recipe, Path(path))
     kT = thermal_energy(data.temperature)
     labels = [
-        label_source(recipe.labels).fit(as_tensor(molecule.label_forces), kT=kT, noise_std=recipe.noise_std)
+        label_source(recipe.labels).fit(
+            as_tensor(molecule.label_forces),
+            kT=kT,
+            noise_std=recipe.noise_std,
+            weights=as_tensor(molecule.label_weights),
+        )
         for molecule in data.molecules
     ]
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +88,13 @@ def train(
     if _prepare_folder(folder, recipe, data.hash, overwrite=overwrite):
         return folder / MODEL_NAME
     objective = ForceMatching(
-        backbone, data.training_priors or data.priors, labels, data.topologies, data.vocabulary, recipe.training
+        backbone,
+        data.training_priors or data.priors,
+        labels,
+        data.topologies,
+        data.vocabulary,
+        recipe.training,
+        recipe.training.seed,
     )
     metrics = _fit(objective, data, recipe, folder, device, quiet=quiet)
     card = ModelCard(
@@ -166,15 +177,15 @@ def _fit(
         with _interruptible():
             trainer.fit(
                 objective,
-                data.loader("train", settings),
-                data.loader("validation", settings),
+                data.loader("train", settings, settings.seed),
+                data.loader("validation", settings, settings.seed),
                 ckpt_path=last if last.is_file() else None,
                 weights_only=True,
             )
         if not checkpoints.best_model_path:
             raise InputError("training diverged: no epoch had a finite validation loss; lower training.learning_rate")
         objective.load_state_dict(_read_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
-        tested = trainer.test(objective, data.loader("test", settings), verbose=False)[0]
+        tested = trainer.test(objective, data.loader("test", settings, settings.seed), verbose=False)[0]
     losses = {
         "validation_loss": float("nan" if checkpoints.best_model_score is None else checkpoints.best_model_score),
         "test_loss": float(tested["test_loss"]),
