@@ -20,8 +20,9 @@ def recipe(example_data, tmp_path):
     import mdtraj
 
     rng = np.random.default_rng(0)
-    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + 0.006 * rng.standard_normal((300, 22, 3))
-    np.savez(tmp_path / "all.npz", positions=x, forces=100 * rng.standard_normal((300, 22, 3)))
+    shifts = 0.006 * rng.standard_normal((300, 22, 3))
+    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + shifts
+    np.savez(tmp_path / "all.npz", positions=x, forces=-2.494 / 0.006**2 * shifts)  # kT in kJ/mol
     data = {
         "name": "small",
         "data": {

@@ -97,6 +97,8 @@ class TrainingData(NamedTuple):
 def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
     """Read the dataset, split each molecule's frames, and fit the priors to the training parts.
 
+    The recipe is one of a single noise level.
+
     Raises
     ------
     InputError
@@ -104,6 +106,7 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
         a part of them without weight, or several are larger than the memory that may be used.
     """
     settings = recipe.training
+    (noise_std,) = recipe.noise_levels
     with Dataset.open(path) as dataset:
         found = list(dataset.molecules.values())
         _check_alike(found)
@@ -127,7 +130,7 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
                 seed=settings.seed,
             )
 
-        noised = fitted(recipe.noise_std) if recipe.noise_std else None
+        noised = fitted(noise_std) if noise_std else None
         sharpened = noised is not None and recipe.sharpened_priors
         return TrainingData(
             path=path,

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, cast
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, concatenate, topology_graph
@@ -14,6 +13,7 @@ from ase_cg.labels.base import LabelSource
 from ase_cg.labels.frame_noise import FrameNoise
 from ase_cg.models.base import Backbone, energy_and_forces
 from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.training.averages import WeightedAverage
 from ase_cg.training.distributed import process_count
 from ase_cg.training.frames import Batch
 from ase_cg.training.schedule import schedules
@@ -75,10 +75,7 @@ class ForceMatching(lightning.LightningModule):
         self.backbone = backbone
         self.priors = priors
         self.labels = nn.ModuleList(labels)
-        # Averages over an epoch by weight; sums of many numbers, so in double precision. NaN must be seen.
-        self.averages = nn.ModuleDict(
-            {name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for name in REPORTED}
-        )
+        self.averages = nn.ModuleDict({name: WeightedAverage() for name in REPORTED})
         self._variances = [label.variance() / KCAL_PER_MOL**2 for label in labels]
         self._topologies = tuple(topologies)
         self._vocabulary = vocabulary
@@ -125,30 +122,27 @@ class ForceMatching(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Evaluate a batch with fresh noise in every epoch."""
         found = self.evaluate(batch, (TRAIN, self.current_epoch), training=True)
-        self._report("train_loss", found.squares.detach() / found.components, found.components)
-        self._report("label_variance", found.label_squares / found.components, found.components)
+        self._report("train_loss", found.squares, found.components)
+        self._report("label_variance", found.label_squares, found.components)
         for part in batch.parts:
             size = part.coordinates[0].numel() * part.weights.sum()
-            self._report("label_variance_theory", self._variances[part.molecule], size)
+            self._report("label_variance_theory", self._variances[part.molecule] * size, size)
         # Gradients are averaged over the processes; the batch's loss is the sum of their shares.
         return found.squares * (process_count() / batch.components)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Evaluate a batch with the same noise in every epoch."""
         found = self.evaluate(batch, (VALIDATION, 0), training=False)
-        self._report("validation_loss", found.squares / found.components, found.components)
+        self._report("validation_loss", found.squares, found.components)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Evaluate a batch of frames that neither training nor the choice of a checkpoint has seen."""
         found = self.evaluate(batch, (TEST, 0), training=False)
-        self._report("test_loss", found.squares / found.components, found.components)
+        self._report("test_loss", found.squares, found.components)
 
-    def _report(self, name: str, value: Tensor | float, weight: Tensor) -> None:
-        if not isinstance(value, float) and process_count() > 1:
-            # A share of nothing: 0/0.
-            value = torch.where(weight > 0, value, torch.zeros_like(value))
-        average = cast(MeanMetric, self.averages[name])
-        average.update(value, weight)
+    def _report(self, name: str, total: Tensor, weight: Tensor) -> None:
+        average = cast(WeightedAverage, self.averages[name])
+        average.update(total.detach(), weight)
         self.log(name, average, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:

@@ -1,10 +1,11 @@
 """Recipes: YAML files, validated, that say everything about a model from its data to its analysis."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.keys import NAME_PATTERN
@@ -14,11 +15,26 @@ from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import whole_ratio
 
 
+def _noise_std(value: Any) -> float | list[float] | None:
+    if value is None:
+        return None
+    try:
+        levels = [float(level) for level in (value if isinstance(value, list) else [value])]
+    except (TypeError, ValueError):
+        levels = []
+    if not levels or not all(level > 0 and math.isfinite(level) for level in levels):
+        raise ValueError("it must be a positive standard deviation in Å, or a list of them")
+    if len(set(levels)) < len(levels):
+        raise ValueError("each noise_std is listed once")
+    return levels if isinstance(value, list) else levels[0]
+
+
 def _prior(spec: Any) -> Any:
     read_prior(spec)
     return spec
 
 
+NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
 
 
@@ -92,7 +108,7 @@ class Recipe(Section):
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
-    noise_std: float | None = Field(default=None, gt=0)
+    noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
     sharpened_priors: bool = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
@@ -116,6 +132,16 @@ class Recipe(Section):
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
 
+    @property
+    def noise_levels(self) -> tuple[float | None, ...]:
+        """Each `noise_std` that networks are trained with, in Å; None where there is no noise."""
+        return tuple(self.noise_std) if isinstance(self.noise_std, list) else (self.noise_std,)
+
+    def only(self, noise_std: float | None, seed: int) -> Self:
+        """Return the recipe of one of the networks that this one trains."""
+        training = self.training.model_copy(update={"seeds": [seed] if self.training.seeds else None})
+        return self.model_copy(update={"noise_std": noise_std, "training": training})
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """Read a recipe.
@@ -135,6 +161,7 @@ class Recipe(Section):
         return self.model_copy(
             update={
                 "data": data.model_copy(update={"dataset": relative(data.dataset, folder)}),
+                "training": self.training.relative_to(folder),
                 "simulation": self.simulation.model_copy(update={"start": relative(self.simulation.start, folder)}),
                 "analysis": self.analysis.model_copy(update={"reference": relative(self.analysis.reference, folder)}),
             }

@@ -78,6 +78,7 @@ def test_an_error_of_the_reader_reaches_the_training(numbered):
         list(stream)
 
 
+@pytest.mark.filterwarnings("ignore:forces of molecule")  # a bond along x only is no molecule in three dimensions
 def test_training_from_disk_reaches_what_training_in_memory_reaches(tmp_path):
     """Harmonic dimer: both losses come down to the noise of the labels."""
     rng = np.random.default_rng(0)
