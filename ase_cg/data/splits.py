@@ -92,7 +92,7 @@ def drawn_by_weight(weights: NDArray[np.float64], count: int | None = None, offs
 def subset_frames(frames: NDArray[np.int64], fraction: float, kind: Subset) -> NDArray[np.int64]:
     """Return a fraction of the sorted frames: the first of them, or evenly spread ones.
 
-    A smaller fraction is a part of a larger one; of strided ones where the one divides the other.
+    Fewer of them are a part of more; strided ones where their numbers divide each other and that of all frames.
 
     Parameters
     ----------
