@@ -1,6 +1,5 @@
 """Trainings of several processes, killed trainings, and the settings that people leave alone."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -13,8 +12,12 @@ import pytest
 import torch
 
 from ase_cg import CGModel, InputError, Recipe, train
+from ase_cg.data.dataset_writer import create_dataset
+from ase_cg.training import distributed
 from ase_cg.training.distributed import find_launch
-from tests.conftest import ROOT, SMALL_SCHNET
+from ase_cg.training.frames import MoleculeFrames, frame_loader
+from ase_cg.training.streaming import FrameStream
+from tests.conftest import ROOT, SMALL_SCHNET, two_bead_topology
 
 SCRIPT = """
 import sys
@@ -128,9 +131,34 @@ def test_a_training_ended_by_sigkill_resumes_to_bit_equal_weights(dataset_file, 
     assert all(torch.equal(a, b) for a, b in zip(_weights(whole), _weights(again), strict=True))
 
 
-def _logged(folder: Path, name: str) -> list[float]:
-    rows: dict[int, float] = {}
-    for log in sorted(folder.glob("csv/version_*/metrics.csv")):
-        with log.open() as file:
-            rows |= {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
-    return [rows[epoch] for epoch in sorted(rows)]
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_of_a_batch_add_up_to_the_batch(processes, streamed, tmp_path, monkeypatch):
+    """Also the last batch of one frame, of which some processes have nothing that counts."""
+    frames, path = np.arange(9), tmp_path / "d.h5"
+    x = np.broadcast_to(np.arange(9.0)[:, None, None], (9, 2, 3)).astype(np.float32)
+    weights = np.arange(1.0, 10.0)
+    if streamed:
+        options = {"temperature": 300.0, "resolution": "calpha", "weighted": True}
+        with create_dataset(path) as dataset, dataset.molecule("m", two_bead_topology(), **options) as molecule:
+            molecule.append(x, weights=weights)
+        loader = FrameStream(path, "m", frames, with_forces=False, batch_size=4, shuffle=False, seed=0, weights=weights)
+    else:
+        loader = frame_loader([MoleculeFrames(x, None, frames, weights)], batch_size=4, shuffle=False, seed=0)
+    monkeypatch.setattr(distributed, "process_count", lambda: processes)
+    found: list[dict[int, float]] = [{}, {}, {}]
+    totals = [0.0, 0.0, 0.0]
+    for rank in range(processes):
+        monkeypatch.setattr(distributed, "process_rank", lambda rank=rank: rank)
+        for number, batch in enumerate(loader):
+            (part,) = batch.parts
+            assert len(part.draws) > 0
+            counted = {int(d): float(w) for d, w in zip(part.draws, part.weights, strict=True) if w > 0}
+            assert not set(counted) & set(found[number])
+            found[number] |= counted
+            totals[number] = batch.components
+    assert [sorted(batch) for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    for batch, total in zip(found, totals, strict=True):
+        assert 6 * sum(batch.values()) == pytest.approx(total, rel=1e-6)
+        for frame, weight in batch.items():
+            assert weight == pytest.approx(weights[frame] / weights.mean(), rel=1e-6)
