@@ -67,15 +67,18 @@ def fit(
 
     Parameters
     ----------
-    objective : ForceMatching
-    data : TrainingData
+    objective, data, place, simulation
+        What is trained, on what, where, and what it is validated by besides its loss.
     settings : TrainingSection
         Of one network.
-    place : Place
     title : str
         Of the progress.
-    simulation : ValidationSimulation, optional
     quiet : bool
+
+    Returns
+    -------
+    dict
+        Losses and label variances in (kcal/mol/Å)², epochs counted from 0, and what simulations gave.
 
     Raises
     ------
@@ -103,9 +106,7 @@ def fit(
                 ckpt_path=place.last if resumed else None,
                 weights_only=True,
             )
-        if best.best_model_score is None or not np.isfinite(float(best.best_model_score)):
-            raise InputError(_failure(settings))
-        chosen = _read_checkpoint(Path(best.best_model_path))
+        chosen = _chosen(best, settings)
         objective.load_state_dict(chosen["state_dict"])
         tested = trainer.test(objective, data.loader("test", settings, seed), verbose=False)[0]
     metrics = {**record.of(chosen), "test_loss": float(tested["test_loss"])}
@@ -117,6 +118,13 @@ def fit(
         "epochs": int(_read_checkpoint(place.last)["epoch"]) + 1,
         "train_frames": sum(len(molecule.split.train) for molecule in data.molecules),
     }
+
+
+def _chosen(best: ModelCheckpoint, settings: TrainingSection) -> dict[str, Any]:
+    """Return the checkpoint that was chosen."""
+    if best.best_model_score is None or not np.isfinite(float(best.best_model_score)):
+        raise InputError(_failure(settings))
+    return _read_checkpoint(Path(best.best_model_path))
 
 
 def _failure(settings: TrainingSection) -> str:

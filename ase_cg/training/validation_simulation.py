@@ -93,7 +93,8 @@ class ValidationSimulation(lightning.Callback):
         if (trainer.current_epoch + 1) % self._settings.every == 0:
             self._distances = on_first_process(lambda: self.measure(pl_module.backbone))
         for name, value in self._distances.items():
-            pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+            # The same on all processes; their average keeps Lightning from asking.
+            pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the distances of the last simulation."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ase_cg import CGModel, InputError, Recipe, train
+from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import subset_frames
 from ase_cg.files import read_record
@@ -182,6 +183,17 @@ def test_a_fraction_of_the_training_frames_is_recorded_and_leaves_validation_as_
     frames = [np.arange(*(int(n) for n in run.split(":"))) for run in found["runs"]]
     assert np.array_equal(np.concatenate(frames), parts[0.125].train)
     assert found["count"] == 24
+
+
+@pytest.mark.parametrize("memory_limit", [4.0, 1e-6])
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_labels_are_fitted_to_the_training_frames_only(fraction, memory_limit, dataset_file):
+    settings = {"fraction": fraction, "memory_limit": memory_limit}
+    recipe = _recipe(dataset_file, labels="forces_and_noise", noise_std=0.05, training=settings)
+    (found,) = read_training_data(recipe, dataset_file).molecules
+    assert (found.coordinates is None) == (memory_limit < 1)
+    with Dataset.open(dataset_file) as dataset:
+        assert np.array_equal(found.label_forces, dataset.only_molecule().forces()[found.split.train])
 
 
 def test_subsets_are_what_they_say_and_very_many_runs_become_a_hash():
