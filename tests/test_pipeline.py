@@ -20,8 +20,9 @@ def recipe(example_data, tmp_path):
     import mdtraj
 
     rng = np.random.default_rng(0)
-    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + 0.006 * rng.standard_normal((300, 22, 3))
-    np.savez(tmp_path / "all.npz", positions=x, forces=100 * rng.standard_normal((300, 22, 3)))
+    shifts = 0.006 * rng.standard_normal((300, 22, 3))
+    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + shifts
+    np.savez(tmp_path / "all.npz", positions=x, forces=-2.494 / 0.006**2 * shifts)  # kT in kJ/mol
     data = {
         "name": "small",
         "data": {
@@ -100,6 +101,14 @@ def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
     broken = read.model_copy(update={"analysis": read.analysis.model_copy(update={"reference": tmp_path / "none.h5"})})
     with pytest.raises(InputError, match=r"reference .* does not exist"):
         run(broken, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_need_a_reference_that_can_be_compared_with(recipe, tmp_path):
+    read = Recipe.read(recipe)
+    weighted = read.data.model_copy(update={"weights": [tmp_path / "weights.npy"]})
+    with pytest.raises(InputError, match=r"data.weights are trained on, but .* name an analysis.reference"):
+        run(read.model_copy(update={"data": weighted}), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
