@@ -21,6 +21,7 @@ from ase_cg.training.recipe import Recipe
 from ase_cg.training.training_settings import TrainingSection
 
 LABEL_FRAMES = 200_000  # streamed frames whose forces the labels are fitted to
+KEPT_FRAMES = 16  # of each molecule, in the model's file
 SplitPart = Literal["train", "validation", "test"]
 
 
@@ -201,3 +202,14 @@ def _size(molecule: Molecule, *, with_forces: bool) -> float:
 def as_tensor(array: NDArray[Any] | None) -> Tensor | None:
     """Return an array as a tensor, None as None."""
     return None if array is None else torch.from_numpy(array)
+
+
+def kept_frames(data: TrainingData) -> list[Tensor]:
+    """Return some validation frames of each molecule, each of shape (F, N, 3) in Å, which go into the model's file."""
+    found = []
+    with Dataset.open(data.path) as dataset:
+        for molecule in data.molecules:
+            frames = molecule.split.validation
+            some = frames[np.linspace(0, len(frames) - 1, min(KEPT_FRAMES, len(frames))).astype(int)]
+            found.append(torch.from_numpy(dataset.molecules[molecule.name].coordinates(np.unique(some))))
+    return found

@@ -81,6 +81,7 @@ class SimulationSection(Section):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _whole_multiples(self) -> Self:

@@ -15,7 +15,7 @@ from ase_cg.models.backbones import make_backbone
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.training.checks import warn_of_suspicious_data
-from ase_cg.training.data import TrainingData, as_tensor, read_training_data
+from ase_cg.training.data import TrainingData, as_tensor, kept_frames, read_training_data
 from ase_cg.training.distributed import Launch, on_first_process, training_together
 from ase_cg.training.fit import Place, fit
 from ase_cg.training.objective import ForceMatching
@@ -175,6 +175,7 @@ def _model(backbone: Backbone, recipe: Recipe, data: TrainingData, origin: dict[
         backbone=backbone,
         backbone_name=recipe.backbone.name,
         training_priors=data.training_priors,
+        frames=kept_frames(data),
     )
 
 

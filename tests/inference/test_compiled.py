@@ -13,6 +13,9 @@ from ase_cg.cli.main import app
 from ase_cg.errors import InputError
 from ase_cg.inference import cache, compiled, export
 from ase_cg.inference.compiled import compile_model, model_hash
+from ase_cg.models.backbones.near import near_pairs
+from ase_cg.models.base import Backbone
+from ase_cg.models.model import CGModel
 from tests.inference.conftest import chain, chain_model
 from tests.inference.test_dense import exact, relative
 
@@ -106,6 +109,30 @@ def test_a_replayed_capture_is_the_function():
     for x, found in zip((first, second), results, strict=True):
         for one, other in zip(found, dense(x), strict=True):
             assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+class Springs(Backbone):
+    """Somebody else's network, without a dense form: it sees near pairs only."""
+
+    def __init__(self, n_types: int, *, cutoff: float = 9.0) -> None:
+        super().__init__(cutoff, {"cutoff": cutoff})
+        self.strength = torch.nn.Parameter(torch.linspace(0.1, 0.5, n_types))
+
+    def bead_energies(self, graph):
+        graph = near_pairs(graph, self.cutoff)
+        i = graph.edges[0]
+        squared = (graph.edge_vectors() ** 2).sum(-1)
+        energy = self.strength[graph.bead_type[i]] * (1 - squared / self.cutoff**2).clamp_min(0) ** 3
+        return torch.zeros_like(graph.positions[:, 0]).index_add(0, i, energy)
+
+
+def test_a_network_without_a_dense_form_is_traced_as_it_is():
+    model, frames = chain_model("schnet", 14, priors=("bonds",))
+    other = CGModel(model.vocabulary, model.priors, model.card, backbone=Springs(4), backbone_name="springs")
+    dense = compile_without_package(other, frames).energy_and_forces
+    graph = export.traced(dense, [torch.zeros(1, 14, 3).double()])  # an example with all beads on one spot
+    for x in torch.tensor(frames[:3]):
+        assert relative(graph(x[None])[1], exact(other, x[None].numpy())[1]) < 1e-12
 
 
 def compile_without_package(model, frames):

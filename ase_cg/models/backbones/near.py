@@ -11,9 +11,10 @@ def near_pairs(graph: BeadGraph, cutoff: float) -> BeadGraph:
     """Return the graph with the pairs nearer than `cutoff` (in Å) only, or as it is.
 
     Left as it is while it is small, and where shapes must not depend on values: on a GPU, which would have to wait
-    for the count, and under `torch.compile`. A pair whose distance is not a number stays, so that it is noticed.
+    for the count, under `torch.compile`, and while a graph is traced, which would keep the pairs of its example. A
+    pair whose distance is not a number stays, so that it is noticed.
     """
-    if graph.edges.shape[1] < WORTHWHILE or graph.positions.is_cuda or torch.compiler.is_compiling():
+    if graph.edges.shape[1] < WORTHWHILE or graph.positions.is_cuda or _traced():
         return graph
     with torch.no_grad():
         vectors = graph.edge_vectors()
@@ -22,3 +23,9 @@ def near_pairs(graph: BeadGraph, cutoff: float) -> BeadGraph:
             return graph
         images = None if graph.edge_images is None else graph.edge_images[near]
         return graph._replace(edges=graph.edges[:, near], edge_images=images)
+
+
+def _traced() -> bool:
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return torch.compiler.is_compiling() or get_proxy_mode() is not None
