@@ -1,5 +1,6 @@
 """Callbacks of the trainer."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,35 @@ class EpochRecord(lightning.Callback):
     def of(self, checkpoint: dict[str, Any]) -> dict[str, float]:
         """Return the values that a checkpoint holds."""
         return dict(checkpoint["callbacks"][self.state_key])
+
+
+class Interruption(lightning.Callback):
+    """Ends the training after a batch where Ctrl-C asked for it.
+
+    At any other place it may strike while a logger holds a lock that its end waits for, and the training hangs.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self, number: int, frame: Any) -> None:
+        """Handle the signal; the second one does not wait for the batch."""
+        if self._asked:
+            signal.default_int_handler(number, frame)
+        self._asked = True
+
+    def stop_if_asked(self) -> None:
+        """Raise KeyboardInterrupt where it was asked for."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop here if it was asked for."""
+        self.stop_if_asked()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Stop here if it was asked for."""
+        self.stop_if_asked()
 
 
 class Patience(EarlyStopping):

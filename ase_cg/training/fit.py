@@ -21,7 +21,7 @@ from ase_cg.data.graph import n_pairs
 from ase_cg.errors import InputError, reason
 from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
-from ase_cg.training.callbacks import EpochProgress, EpochRecord, Patience, RelocatableCheckpoint
+from ase_cg.training.callbacks import EpochProgress, EpochRecord, Interruption, Patience, RelocatableCheckpoint
 from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import Launch, on_first_process, process_rank
 from ase_cg.training.objective import ForceMatching
@@ -94,11 +94,12 @@ def fit(
         best = _best_checkpoint(settings, place)
         record = EpochRecord(("label_variance", "label_variance_theory"), ("validation_loss", *SIMULATION_METRICS))
         callbacks = [*_callbacks(settings, place, simulation), record, best, _last_checkpoint(place)]
-        trainer = _trainer(settings, place, [EpochProgress(progress), *callbacks])
+        interruption = Interruption()
+        trainer = _trainer(settings, place, [EpochProgress(progress), interruption, *callbacks])
         resumed = on_first_process(place.last.is_file)
         if resumed:
             _read_checkpoint(place.last)
-        with _interruptible():
+        with _interruptible(interruption):
             trainer.fit(
                 objective,
                 data.loader("train", settings, seed),
@@ -203,12 +204,15 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt: Lightning makes it an exit and then ignores the signal for good."""
+def _interruptible(interruption: Interruption) -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt after a batch: Lightning makes it an exit and ignores the signal for good."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
+    if in_main_thread and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interruption.ask)
     try:
         yield
+        interruption.stop_if_asked()
     except SystemExit as ended:
         raise KeyboardInterrupt from ended
     finally:

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
 from ase_cg.training.callbacks import EpochProgress
 from ase_cg.training.frames import BatchSampler
+from ase_cg.training.objective import ForceMatching
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
@@ -272,3 +274,32 @@ def test_hyper_parameters_of_the_wrong_kind_are_one_sentence(dataset_file, tmp_p
     with pytest.raises(InputError, match=f"schnet: {next(iter(wrong))} must be"):
         train(_recipe(dataset_file, backbone={"name": "schnet", **wrong}), tmp_path / "t", quiet=True)
     assert not (tmp_path / "t").exists()
+
+
+def test_ctrl_c_stops_after_the_batch_and_is_not_swallowed_by_the_last_one(dataset_file, tmp_path, monkeypatch):
+    """Asked for in the middle of a batch, and after the last: both times the training stops, and goes on later."""
+    recipe = _recipe(dataset_file)
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the background of a shell has another
+    try:
+        for place, moment in (("training_step", 9), ("configure_optimizers", 0), ("validation_step", 2)):
+            calls = []
+            original = getattr(ForceMatching, place)
+
+            def struck(self, *arguments, _original=original, _moment=moment, _calls=calls, **options):
+                if len(_calls) == _moment:
+                    signal.raise_signal(signal.SIGINT)
+                _calls.append(0)
+                return _original(self, *arguments, **options)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(ForceMatching, place, struck)
+                with pytest.raises(KeyboardInterrupt):
+                    train(recipe, tmp_path / "parts", quiet=True)
+            assert not (tmp_path / "parts" / "model.safetensors").exists()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    one, two = CGModel.load(whole), CGModel.load(train(recipe, tmp_path / "parts", quiet=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
