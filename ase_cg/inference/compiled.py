@@ -29,7 +29,7 @@ from ase_cg.progress import waiting
 Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
 
-INTERVALS = (1024, 2048, 4096, 8192)
+INTERVALS = (128, 256, 512, 1024)
 CHUNK_BEADS = 640  # beads a processor's cache holds the features of
 MAX_CHUNK = 32  # replicas
 MAX_BEADS = 1000  # all pairs in memory beyond this are too many

@@ -138,11 +138,11 @@ def test_a_network_without_a_dense_form_is_traced_as_it_is():
 def compile_without_package(model, frames):
     from ase_cg.inference.dense import DenseModel
 
-    return DenseModel(model, model.only_topology(), 1, torch.float64, 1024)
+    return DenseModel(model, model.only_topology(), 1, torch.float64, 128)
 
 
 def test_the_gate_refuses_and_names_the_error(monkeypatch):
-    monkeypatch.setattr(compiled, "INTERVALS", (8,))
+    monkeypatch.setattr(compiled, "INTERVALS", (4,))
     model, frames = chain_model("schnet", 5)
     with pytest.raises(InputError, match=r"differ from the model's by .* above the gate of 1.0e-05"):
         model.compile(frames=frames[:2])
