@@ -205,4 +205,4 @@ def macrostates_of(model: MarkovModel, centers: NDArray[np.float64], count: int)
 
 def macrostate_populations(model: MarkovModel, macrostates: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """Return the equilibrium probability of each macrostate, shape (count,)."""
-    return np.bincount(macrostates, weights=model.stationary, minlength=count)
+    return np.asarray(np.bincount(macrostates, weights=model.stationary, minlength=count), dtype=np.float64)

@@ -118,15 +118,15 @@ def fit_tica(
         raise InputError(f"the lag is a whole number of frames from 1, not {lag}")
     estimator = TICA(lagtime=lag, dim=None)
     fitted = False
-    for piece in source.pieces:
-        carried = np.empty((0, 0))
-        for _, frames in source.chunks((piece,)):
-            values = features(frames)
-            series = np.concatenate([carried, values]) if len(carried) else values
-            if len(series) > lag:
-                estimator.partial_fit((series[:-lag], series[lag:]))
-                fitted = True
-            carried = series[-lag:]
+    trajectory, carried = -1, np.empty((0, 0))
+    for part, frames in source.chunks():
+        series = features(frames)
+        if part.trajectory == trajectory:
+            series = np.concatenate([carried, series])
+        if len(series) > lag:
+            estimator.partial_fit((series[:-lag], series[lag:]))
+            fitted = True
+        trajectory, carried = part.trajectory, series[-lag:]
     if not fitted:
         longest = max((piece.length for piece in source.pieces), default=0)
         raise InputError(
@@ -151,10 +151,11 @@ def fit_pca(source: FrameSource, features: FeatureSet, n_coordinates: int = 2) -
 
     estimator = Covariance(remove_data_mean=True, bessels_correction=False)
     weights = source.weights()
-    for number, piece in enumerate(source.pieces):
-        for part, frames in source.chunks((piece,)):
-            own = None if weights is None else weights[number][part.start - piece.start : part.stop - piece.start]
-            estimator.partial_fit(features(frames), weights=own)
+    place = {piece.trajectory: (number, piece.start) for number, piece in enumerate(source.pieces)}
+    for part, frames in source.chunks():
+        number, first = place[part.trajectory]
+        own = None if weights is None else weights[number][part.start - first : part.stop - first]
+        estimator.partial_fit(features(frames), weights=own)
     model = estimator.fetch_model()
     values, vectors = np.linalg.eigh(model.cov_00)
     kept = [place for place in np.argsort(-values) if values[place] > 1e-12 * values.max()][:n_coordinates]

@@ -1,7 +1,7 @@
 """Where frames come from: datasets and folders of simulations, read some frames at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,12 +81,12 @@ class FrameSource:
         """Number of frames that count."""
         return sum(piece.length for piece in self.pieces)
 
-    def chunks(self, pieces: "tuple[Piece, ...] | None" = None) -> Iterator[tuple[Piece, Floats]]:
+    def chunks(self, pieces: Sequence[Piece] | None = None) -> Iterator[tuple[Piece, Floats]]:
         """Give the frames (F, N, 3) in Å, some at a time, and which they are.
 
         Parameters
         ----------
-        pieces : tuple of Piece, optional
+        pieces : sequence of Piece, optional
             By default all that count.
 
         Raises
