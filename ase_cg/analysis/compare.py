@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test
 from ase_cg.analysis.bootstrap import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.ensembles import Ensemble, Grid
 from ase_cg.analysis.gather import Gathered, gather, open_inputs
@@ -50,6 +51,8 @@ class Comparison:
         Where everything comes from.
     notes : list of str
         What was left out or is in doubt, one sentence each.
+    backmapping : BackmapEnergies or None
+        Energies of rebuilt atoms.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -64,6 +67,7 @@ class Comparison:
     space: StateSpace | None
     sources: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    backmapping: BackmapEnergies | None = None
 
     @property
     def reference(self) -> Ensemble:
@@ -114,6 +118,8 @@ def analyze(
     model_lag: int | None = None,
     clusters: int = 100,
     macrostates: int = 2,
+    backmap: int = 0,
+    structure: PathLike | None = None,
     reweight: str = "none",
     overwrite: bool = False,
     quiet: bool = False,
@@ -143,6 +149,10 @@ def analyze(
         In frames of the simulations; by default the same number.
     clusters, macrostates : int
         Of the Markov models.
+    backmap : int
+        Frames of each ensemble whose atoms are rebuilt and minimised, and whose energies are compared; 0 for none.
+    structure : path, optional
+        All-atom structure for that, which beads other than Cα need.
     reweight : {"none", "reference", "all"}
         Whose frames get the weights of equilibrium from their Markov models.
     overwrite, quiet : bool
@@ -167,9 +177,13 @@ def analyze(
     folder = None if output is None else Path(output)
     if folder is not None and (folder / "metrics.json").exists() and not overwrite:
         raise InputError(f"{folder} holds an analysis already; choose another folder, or --overwrite (overwrite=True)")
+    if backmap < 0:
+        raise InputError(f"backmap is a number of frames, not {backmap}")
     inputs = open_inputs(named_simulations(simulation), reference, prior_simulation, native)
     with announced("Comparing with the reference", quiet=quiet):
-        comparison = _compare(gather(inputs, bins=bins, discard=discard, kinetics=settings, reweight=reweight))
+        found = gather(inputs, bins=bins, discard=discard, kinetics=settings, reweight=reweight)
+        energies = backmap_test(found.ensembles, backmap, structure) if backmap else None
+        comparison = _compare(found, energies)
         if folder is not None:
             from ase_cg.analysis.write import write_analysis
 
@@ -207,7 +221,7 @@ def named_simulations(simulation: PathLike | Sequence[PathLike] | Mapping[str, P
     return dict(named)
 
 
-def _compare(found: Gathered) -> Comparison:
+def _compare(found: Gathered, energies: BackmapEnergies | None) -> Comparison:
     """Return the comparison of what was gathered."""
     target = found.ensembles["reference"]
     every = {
@@ -221,4 +235,4 @@ def _compare(found: Gathered) -> Comparison:
         name: {key.removeprefix(FEATURES_PREFIX): x for key, x in row.items() if key.startswith(FEATURES_PREFIX)}
         for name, row in every.items()
     }
-    return Comparison(rows=rows, features=features, **vars(found))
+    return Comparison(rows=rows, features=features, backmapping=energies, **vars(found))

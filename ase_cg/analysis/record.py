@@ -33,6 +33,7 @@ def record(comparison: "Comparison") -> dict[str, Any]:
             for name, ensemble in ensembles.items()
         },
         "kinetics": {name: found.to_dict() for name, found in comparison.kinetics.items()},
+        "backmapping_kcal_per_mol": None if comparison.backmapping is None else comparison.backmapping.summary(),
         "surfaces": {
             name: {
                 "labels": list(plane.labels),

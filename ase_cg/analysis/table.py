@@ -121,6 +121,25 @@ def kinetics_cells(comparison: "Comparison") -> Table:
     return heading, rows
 
 
+def backmapping_cells(comparison: "Comparison") -> Table:
+    """Return the table of energies of rebuilt atoms."""
+    if comparison.backmapping is None:
+        return [], []
+    heading = ["", "frames", "energy / (kcal/mol)", "median", "above the reference", "Wasserstein"]
+    rows = [
+        [
+            shown_name(name),
+            str(found["frames"]),
+            f"{found['mean']:.1f} ± {found['mean_error']:.1f}",
+            f"{found['median']:.1f}",
+            "—" if name == "reference" else f"{found['above_reference']:.1f} ± {found['above_reference_error']:.1f}",
+            "—" if name == "reference" else f"{found['wasserstein']:.1f}",
+        ]
+        for name, found in comparison.backmapping.summary().items()
+    ]
+    return heading, rows
+
+
 def _with_error(value: float, error: float, style: str) -> str:
     if not np.isfinite(value):
         return "—"
@@ -132,6 +151,7 @@ TABLES: Mapping[str, Callable[["Comparison"], Table]] = {
     "Wasserstein distances": lambda comparison: table_cells(comparison, MORE_COLUMNS),
     "Averages": averages_cells,
     "Kinetics": kinetics_cells,
+    "Backmapping": backmapping_cells,
     "Sampling": sampling_cells,
 }
 """All tables, by their headings."""

@@ -31,6 +31,10 @@ def analyze(
     model_lag: Annotated[int | None, typer.Option(help="The same in frames of the simulations.")] = None,
     clusters: Annotated[int, typer.Option(help="Of the Markov models.")] = 100,
     macrostates: Annotated[int, typer.Option(help="Of the Markov models.")] = 2,
+    backmap: Annotated[int, typer.Option(help="Frames of each whose atoms are rebuilt and energies compared.")] = 0,
+    structure: Annotated[
+        Path | None, typer.Option(help="All-atom structure for --backmap, which beads other than Cα need.")
+    ] = None,
     reweight: Annotated[
         str, typer.Option(help="Whose frames its Markov model weights: none, reference or all.")
     ] = "none",
@@ -53,6 +57,8 @@ def analyze(
         model_lag=model_lag,
         clusters=clusters,
         macrostates=macrostates,
+        backmap=backmap,
+        structure=structure,
         reweight=reweight,
         overwrite=overwrite,
         quiet=quiet,
