@@ -17,12 +17,15 @@ from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.pareto import pareto_front
 from ase_cg.analysis.surfaces import Histogram, free_energy
 from ase_cg.analysis.time_figures import plot_chapman_kolmogorov, plot_pareto, plot_series, plot_timescales
+from ase_cg.analysis.view import bead_colors, bead_radii, view_beads, write_viewer_settings
 
 __all__ = [
     "Comparison",
     "Histogram",
     "NativeStructure",
     "analyze",
+    "bead_colors",
+    "bead_radii",
     "bond_angles",
     "bond_lengths",
     "contact_map",
@@ -43,5 +46,7 @@ __all__ = [
     "pmf_error",
     "radius_of_gyration",
     "ramachandran_angles",
+    "view_beads",
     "wasserstein",
+    "write_viewer_settings",
 ]

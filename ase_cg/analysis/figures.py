@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ase_cg.analysis.ensembles import Grid
 from ase_cg.analysis.record import feature_names
 from ase_cg.analysis.table import shown_name
 from ase_cg.files import written_whole
@@ -17,9 +19,9 @@ from ase_cg.files import written_whole
 if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison
 
-VISIBLE = 1e-3  # of the highest density: where an axis begins and ends
+VISIBLE = 5e-4  # of the frames, that may lie beyond either end of an axis
 COLORS = ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
-DRAWN = 400  # points of a curve
+DRAWN = 80  # points of a curve
 MAX_PANELS = 20
 TITLES = {"tica": "TICA", "pca": "PCA", "ramachandran": "Ramachandran"}
 SERIES_LABELS = {
@@ -116,18 +118,10 @@ def plot_distributions(comparison: "Comparison", kind: str, axes: Sequence[Any] 
         new_axes(columns, -(-count // columns), (2.6, 2.4) if internal else (4.2, 3.0)) if axes is None else axes
     )
     probabilities = {name: e.distributions[kind].probabilities() for name, e in comparison.ensembles.items()}
-    group = max(1, round((len(grid.edges) - 1) / DRAWN)) if internal else 5
-    usable = (len(grid.edges) - 1) // group * group
-    scale = 180 / np.pi if grid.unit == "rad" else 1.0
-    x = scale * (grid.edges[:-1] + grid.width / 2)[:usable].reshape(-1, group).mean(1)
     for number, (axis, title) in enumerate(zip(drawn[:count], names, strict=False)):
-        curves = []
-        for name, style in styles(comparison).items():
-            p = probabilities[name][number, :usable].reshape(-1, group).sum(1) / (grid.width * group * scale)
-            curves.append(p)
-            axis.plot(x, p, **style)
-        visible = x[np.max(curves, axis=0) > VISIBLE * np.max(curves)]
-        axis.set_xlim(visible[0] - (x[1] - x[0]), visible[-1] + (x[1] - x[0]))
+        x, curves = _curves(grid, np.stack([p[number] for p in probabilities.values()]))
+        for curve, style in zip(curves, styles(comparison).values(), strict=True):
+            axis.plot(x, curve, **style)
         unit = "°" if grid.unit == "rad" else grid.unit
         axis.set_xlabel(unit if internal else title, fontsize=8)
         if internal:
@@ -138,6 +132,24 @@ def plot_distributions(comparison: "Comparison", kind: str, axes: Sequence[Any] 
         axis.set_visible(False)
     drawn[0].legend(fontsize=6, loc="best")
     return drawn
+
+
+def _curves(grid: Grid, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return places (n,) and densities (ensembles, n) where anything can be seen; angles in degrees.
+
+    Bins are joined: the fine grid is for distances between distributions, not for the eye.
+    """
+    below = np.cumsum(probabilities, axis=1)
+    seen = np.flatnonzero(((below > VISIBLE) & (below - probabilities < 1 - VISIBLE)).any(0))
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    group = max(1, -(-(last - first) // DRAWN))
+    count = min(-(-(last - first) // group), probabilities.shape[1] // group)
+    first = min(first, probabilities.shape[1] - count * group)
+    chosen = slice(first, first + count * group)
+    scale = 180 / np.pi if grid.unit == "rad" else 1.0
+    centres = (grid.edges[:-1] + grid.width / 2)[chosen].reshape(-1, group).mean(1)
+    densities = probabilities[:, chosen].reshape(len(probabilities), count, group).sum(2)
+    return scale * centres, densities / (grid.width * group * scale)
 
 
 def plot_bonds(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:

@@ -15,10 +15,11 @@ from ase_cg.analysis.features import MIN_ALPHAS, ramachandran_beads, representat
 from ase_cg.analysis.kinetics import States, assign, fit_markov_model
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace, kinetics_of, reference_states
 from ase_cg.analysis.native import NativeStructure, check_same_beads
+from ase_cg.analysis.provenance import provenance
 from ase_cg.analysis.slow_coordinates import FeatureSet, SlowCoordinates, fit_pca, fit_tica, project
 from ase_cg.analysis.sources import FrameSource, open_source
 from ase_cg.analysis.surfaces import Plane
-from ase_cg.analysis.survey import Survey, survey
+from ase_cg.analysis.survey import survey
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 from ase_cg.files import read_record
@@ -145,7 +146,10 @@ def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSetti
         grids=grids,
         slow=slow,
         space=space,
-        sources=_provenance(surveys, inputs.native_path),
+        sources=provenance(
+            {name: one.source for name, one in surveys.items()},
+            None if inputs.native_path is None else Path(inputs.native_path),
+        ),
         notes=notes,
     )
     _doubt(gathered)
@@ -267,15 +271,6 @@ def _main_plane(planes: Mapping[str, Plane], topology: BeadTopology) -> str | No
     fold = len(representative_beads(topology)) >= MIN_ALPHAS and len(topology.residues) >= MIN_ALPHAS
     names = sorted(planes, key=lambda name: (name == "ramachandran") == fold)
     return names[0] if names else None
-
-
-def _provenance(surveys: Mapping[str, Survey], native: PathLike | None) -> dict[str, Any]:
-    from ase_cg.files import file_hash
-
-    found: dict[str, Any] = {name: one.source.record or {} for name, one in surveys.items()}
-    if native is not None:
-        found["native"] = {"file": Path(native).name, "sha256": file_hash(Path(native))}
-    return found
 
 
 def _doubt(gathered: Gathered) -> None:

@@ -218,10 +218,16 @@ def kinetics_of(
         counted=np.bincount(space.macrostates[np.concatenate(states)], minlength=n) / sum(map(len, states)),
         native=space.native,
         free_energy=_folding(populations, space.native),
-        free_energy_error=None if space.native is None else float(factor * np.std(np.array(energies, dtype=float))),
+        free_energy_error=None if space.native is None else factor * _spread(energies),
         temperature=temperature,
         notes=tuple(_notes(model, states, space)),
     )
+
+
+def _spread(energies: list[float | None]) -> float:
+    """Return the standard deviation; not a number where a draw has never left the native macrostate, or entered it."""
+    values = np.array(energies, dtype=float)
+    return float(values.std()) if np.isfinite(values).all() else float("nan")
 
 
 def _folding(populations: NDArray[np.float64], native: int | None) -> float | None:
@@ -246,12 +252,13 @@ def _notes(model: MarkovModel, states: States, space: StateSpace) -> list[str]:
     if not model.disconnected:
         return []
     share = np.isin(np.concatenate(states), model.disconnected).mean()
-    shown = ", ".join(map(str, model.disconnected[:MANY])) + (", …" if len(model.disconnected) > MANY else "")
+    count = len(model.disconnected)
+    shown = ", ".join(map(str, model.disconnected[:MANY])) + (", …" if count > MANY else "")
     places = sorted(set(space.macrostates[list(model.disconnected)].tolist()))
     return [
         (
-            f"clusters {shown} ({len(model.disconnected)} of {model.n_clusters}, {100 * share:.2g} % of the frames, in "
-            f"macrostates {', '.join(str(place + 1) for place in places)}) are not connected by transitions both ways: "
-            "the Markov model leaves them out"
+            f"{'cluster' if count == 1 else 'clusters'} {shown} ({count} of {model.n_clusters}, {100 * share:.2g} % of "
+            f"the frames, in macrostate {' and '.join(str(place + 1) for place in places)}) not connected by "
+            "transitions both ways: left out of the Markov model"
         )
     ]

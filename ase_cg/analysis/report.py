@@ -81,11 +81,9 @@ def html_report(comparison: "Comparison", pictures: Mapping[str, tuple[bytes, in
     pictures : mapping
         What :func:`light_picture` gave of each figure, by its name.
     """
-    parts = [_summary(comparison), _notes(comparison)]
-    for heading, make in TABLES.items():
-        columns, rows = make(comparison)
-        if len(columns) > 1:
-            parts.append(_table(heading or "Distance from the reference", columns, rows))
+    tables = [(heading or "Distance from the reference", *make(comparison)) for heading, make in TABLES.items()]
+    shown = [_table(*table) for table in tables if len(table[1]) > 1]
+    parts = [_summary(comparison), shown[0], _notes(comparison), "<h2>More tables</h2>", *shown[1:]]
     parts.append("<h2>Figures</h2>")
     parts += [_figure(comparison, name, picture) for name, picture in pictures.items()]
     parts += [_definitions(comparison), _provenance(comparison)]
@@ -107,16 +105,16 @@ def _summary(comparison: "Comparison") -> str:
             clauses.append(f"bonds wrong by {bonds:.5f} Å on average")
         judged = comparison.ensembles[name].convergence
         doubt = "" if judged is None or judged.converged else " Its sampling is not converged."
-        sentences.append(f"{shown_name(name)}: {' and '.join(clauses)}.{doubt}")
+        sentences.append(f"“{shown_name(name)}”: {' and '.join(clauses)}.{doubt}")
     if comparison.pareto:
         front = ", ".join(shown_name(name) for name in comparison.pareto)
         sentences.append(f"Pareto front of PMF error and bond accuracy: {front}.")
-    return "".join(f"<p>{escape(sentence[0].upper() + sentence[1:])}</p>" for sentence in sentences)
+    return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
 
 
 def _notes(comparison: "Comparison") -> str:
     if not comparison.notes:
-        return "<p>Nothing was left out.</p>"
+        return "<p>Nothing was left out, and nothing is in doubt.</p>"
     items = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     return f'<h2>Left out or in doubt</h2><ul class="notes">{items}</ul>'
 

@@ -174,7 +174,7 @@ def _open_dataset(path: Path, name: str) -> FrameSource:
             pieces=tuple(Piece(number, 0, length) for number, length in enumerate(molecule.trajectory_lengths)),
             topology=molecule.topology,
             temperature=molecule.temperature,
-            record={"file": path.name, "sha256": file_hash(path)},
+            record={"file": path.name, "sha256": file_hash(path), "mapping": molecule.mapping},
             weighted=molecule.has_weights,
         )
 

@@ -44,8 +44,9 @@ def write_analysis(comparison: "Comparison", folder: Path) -> None:
     drawn = {}
     for name, plot in figures_of(comparison).items():
         axes = plot(comparison)
-        for suffix in ("png", "svg"):
-            figures.saved(axes, folder / f"{name}.{suffix}")
+        figures.saved(axes, folder / f"{name}.png")
+        axes[0].figure.set_layout_engine("none")  # it is laid out now, and need not be a second time
+        figures.saved(axes, folder / f"{name}.svg")
         drawn[name] = light_picture(folder / f"{name}.png")
     with written_whole(folder / "table.md", overwrite=True) as path:
         path.write_text(markdown_table(comparison) + "\n", encoding="utf-8")

@@ -273,7 +273,7 @@ def test_disconnected_states_are_said(folder, reference):
     rng = np.random.default_rng(2)
     stuck = [frames_of(np.full(200, number % 2), rng) for number in range(10)]
     found = analyze(write_simulation(folder / "apart", stuck), reference, **OPTIONS)
-    assert said(found, "model: clusters", "are not connected by transitions both ways", "macrostates")
+    assert said(found, "model: cluster", "not connected by transitions both ways", "macrostate")
     assert said(found, "model is not converged", "halves of trajectories differ")
 
 
