@@ -13,13 +13,12 @@ from ase_cg.analysis.features import (
     bond_lengths,
     contact_map,
     dihedral_angles,
-    end_to_end_distance,
     inverted_fraction,
-    radius_of_gyration,
     ramachandran_angles,
     representative_beads,
 )
-from ase_cg.analysis.native import CONTACT_CUTOFF, NativeStructure, gdt_ts_of, rmsd_of
+from ase_cg.analysis.native import CONTACT_CUTOFF
+from ase_cg.analysis.series import SERIES_UNITS, Arrays
 from ase_cg.analysis.sources import FrameSource, Piece
 from ase_cg.analysis.surfaces import Histogram, Plane
 from ase_cg.beads.topology import BeadTopology
@@ -27,11 +26,10 @@ from ase_cg.beads.topology import BeadTopology
 MIN_BLOCKS = 10
 MAX_BLOCKS = 200
 BOND_BIN = 0.0005  # Å; a tenth of the smallest distance that is reported
-MAX_BOND_BINS = 2000
+MAX_BINS = 2000  # of a bond
 ANGLE_BINS = 720
+MAX_CELLS = 50_000  # bins of all bonds together, or angles, or dihedrals: of each block 0.4 MB
 SCALAR_BINS = 500
-
-Arrays = list[NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -129,44 +127,6 @@ def blocks_of(pieces: Sequence[Piece]) -> list[tuple[Piece, int]]:
     return found
 
 
-def frame_figures(
-    frames: NDArray[Any], topology: BeadTopology, native: NativeStructure | None
-) -> dict[str, NDArray[np.float64]]:
-    """Return the figures of frames (F, N, 3) in Å that need nothing but the frame: each of shape (F,).
-
-    Radius of gyration and end-to-end distance, and with a native structure RMSD, GDT-TS and native contacts.
-    """
-    beads = representative_beads(topology)
-    found = {
-        "radius_of_gyration": radius_of_gyration(frames, topology.masses),
-        "end_to_end": end_to_end_distance(frames, (beads[0], beads[-1])),
-    }
-    if native is not None:
-        deviations = native.superposed(frames)
-        found |= {"rmsd": rmsd_of(deviations), "gdt_ts": gdt_ts_of(deviations)}
-        if len(native.contacts):
-            found["native_contacts"] = native.native_contacts(frames)
-    return found
-
-
-SERIES_UNITS: Mapping[str, str] = {
-    "radius_of_gyration": "Å",
-    "end_to_end": "Å",
-    "rmsd": "Å",
-    "gdt_ts": "",
-    "native_contacts": "",
-}
-
-
-def read_series(source: FrameSource, topology: BeadTopology, native: NativeStructure | None) -> dict[str, Arrays]:
-    """Return :func:`frame_figures` of all frames of a source, streamed: of each one array a trajectory."""
-    parts: dict[int, list[dict[str, NDArray[np.float64]]]] = {piece.trajectory: [] for piece in source.pieces}
-    for piece, frames in source.chunks():
-        parts[piece.trajectory].append(frame_figures(frames, topology, native))
-    names = next(iter(parts.values()))[0]
-    return {name: [np.concatenate([part[name] for part in own]) for own in parts.values()] for name in names}
-
-
 def feature_grids(
     topology: BeadTopology, bonds: Sequence[tuple[float, float] | None], series: Sequence[Mapping[str, Arrays]]
 ) -> dict[str, Grid]:
@@ -175,18 +135,23 @@ def feature_grids(
     known = [pair for pair in bonds if pair is not None]
     if known:
         low, high = min(a for a, _ in known), max(b for _, b in known)
-        width = max(BOND_BIN, (high - low) / MAX_BOND_BINS)
+        width = max(BOND_BIN, (high - low) / min(MAX_BINS, max(1, MAX_CELLS // len(topology.bonds))))
         n_bins = int(np.ceil((high - low) / width)) + 2
         grids["bonds"] = Grid(np.asarray(low - width / 2 + width * np.arange(n_bins + 1)), "Å")
     if topology.angles:
-        grids["angles"] = Grid(np.linspace(0, np.pi, ANGLE_BINS + 1), "rad")
+        grids["angles"] = Grid(np.linspace(0, np.pi, _angle_bins(len(topology.angles)) + 1), "rad")
     if topology.dihedrals:
-        grids["dihedrals"] = Grid(np.linspace(-np.pi, np.pi, ANGLE_BINS + 1), "rad", periodic=True)
+        edges = np.linspace(-np.pi, np.pi, _angle_bins(len(topology.dihedrals)) + 1)
+        grids["dihedrals"] = Grid(edges, "rad", periodic=True)
     for name in series[0]:
         values = [x for one in series for x in one[name]]
         low, high = float(min(x.min() for x in values)), float(max(x.max() for x in values))
         grids[name] = Grid(np.linspace(low, high + max(1e-6, 1e-6 * abs(high)), SCALAR_BINS + 1), SERIES_UNITS[name])
     return grids
+
+
+def _angle_bins(count: int) -> int:
+    return max(1, min(ANGLE_BINS, MAX_CELLS // count))
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,10 @@ def contact_map(
     """
     x = frames.astype(float) if beads is None else frames[:, list(beads)].astype(float)
     n = x.shape[1]
-    first, second = np.triu_indices(n, 1)
-    near = np.linalg.norm(x[:, first] - x[:, second], axis=-1) < cutoff
     found = np.eye(n)
-    found[first, second] = found[second, first] = np.average(near, axis=0, weights=weights)
+    for bead in range(n - 1):  # not all pairs at once, which of large molecules would take memory
+        near = np.linalg.norm(x[:, bead + 1 :] - x[:, bead, None], axis=-1) < cutoff
+        found[bead, bead + 1 :] = found[bead + 1 :, bead] = np.average(near, axis=0, weights=weights)
     return found
 
 
