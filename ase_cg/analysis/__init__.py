@@ -11,7 +11,7 @@ from ase_cg.analysis.features import (
     radius_of_gyration,
     ramachandran_angles,
 )
-from ase_cg.analysis.figures import plot_bonds, plot_contacts, plot_distributions, plot_surfaces
+from ase_cg.analysis.figures import plot_bonds, plot_contacts, plot_distributions, plot_order_parameters, plot_surfaces
 from ase_cg.analysis.metrics import jensen_shannon, pmf_error, wasserstein
 from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.pareto import pareto_front
@@ -39,6 +39,7 @@ __all__ = [
     "plot_chapman_kolmogorov",
     "plot_contacts",
     "plot_distributions",
+    "plot_order_parameters",
     "plot_pareto",
     "plot_series",
     "plot_surfaces",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ase_cg.analysis.bootstrap import FEATURE_FIGURES
+from ase_cg.analysis.figures import SERIES_LABELS
 from ase_cg.analysis.record import SURFACES, averages
 from ase_cg.analysis.table import shown_name
 
@@ -18,11 +19,7 @@ TITLES = {
     "bonds": "Bond lengths",
     "angles": "Angles",
     "dihedrals": "Dihedrals",
-    "radius_of_gyration": "Radius of gyration",
-    "end_to_end": "End-to-end distance",
-    "rmsd": "RMSD from the native structure",
-    "gdt_ts": "GDT-TS",
-    "native_contacts": "Fraction of native contacts",
+    "order_parameters": "Size and nativeness",
     "timescales": "Implied timescales",
     "chapman_kolmogorov": "Chapman–Kolmogorov check",
     "rmsd_over_time": "RMSD over time",
@@ -41,6 +38,7 @@ def describe_figure(comparison: "Comparison", name: str) -> str:
     if name.endswith("_over_time"):
         return _over_time(comparison, name.removesuffix("_over_time"))
     return {
+        "order_parameters": _order_parameters,
         "timescales": _timescales,
         "chapman_kolmogorov": _chapman_kolmogorov,
         "contacts": _contacts,
@@ -66,11 +64,9 @@ def _chapman_kolmogorov(comparison: "Comparison") -> str:
 
 
 def _over_time(comparison: "Comparison", series: str) -> str:
+    words = SERIES_LABELS[series].partition(" /")[0]
     means = [f"{shown_name(key)} {averages(ensemble)[series]:.2f} Å" for key, ensemble in comparison.ensembles.items()]
-    return (
-        f"{TITLES[series]} of the first trajectories of each ensemble over time. Means over all frames: "
-        f"{'; '.join(means)}."
-    )
+    return f"First trajectories of each ensemble over time: {words}. Means over all frames: {'; '.join(means)}."
 
 
 def _pareto(comparison: "Comparison") -> str:
@@ -103,14 +99,23 @@ def _surfaces(comparison: "Comparison", name: str) -> str:
 
 
 def _distributions(comparison: "Comparison", name: str) -> str:
+    distances = _distances(comparison, name)
+    return f"Distributions of each ensemble. Mean Wasserstein distance from the reference: {distances}."
+
+
+def _distances(comparison: "Comparison", name: str) -> str:
     unit = comparison.grids[name].unit
-    styled = {"Å": "{:.4f} Å", "rad": "{:.4f} rad", "": "{:.4f}"}[unit]
-    found = [
-        f"{shown_name(key)} {styled.format(row[FEATURE_FIGURES[name]]['value'])}"
+    return ", ".join(
+        f"{shown_name(key)} {row[FEATURE_FIGURES[name]]['value']:.4f} {unit}".rstrip()
         for key, row in comparison.rows.items()
         if row[FEATURE_FIGURES[name]]["value"] is not None
-    ]
-    return f"Distributions of each ensemble. Mean Wasserstein distance from the reference: {', '.join(found)}."
+    )
+
+
+def _order_parameters(comparison: "Comparison") -> str:
+    words = {name: SERIES_LABELS[name].partition(" /")[0] for name in comparison.reference.series}
+    parts = [f"{words[name]}: {_distances(comparison, name)}" for name in words]
+    return f"Distributions of each ensemble. Wasserstein distance from the reference, of {'; of '.join(parts)}."
 
 
 def _contacts(comparison: "Comparison") -> str:

@@ -99,39 +99,68 @@ def plot_surfaces(comparison: "Comparison", plane: str | None = None, axes: Sequ
 
 
 def plot_distributions(comparison: "Comparison", kind: str, axes: Sequence[Any] | None = None) -> list[Any]:
-    """Draw the distribution of every bond, angle or dihedral, or of one figure of single frames.
+    """Draw the distribution of every bond, angle or dihedral.
 
     Parameters
     ----------
     comparison : Comparison
-    kind : str
-        ``bonds``, ``angles``, ``dihedrals``, ``rmsd``, ``radius_of_gyration``, … as in ``comparison.grids``.
+    kind : {"bonds", "angles", "dihedrals"}
     axes : sequence of matplotlib axes, optional
         One for each feature; by default of the first twenty.
     """
-    grid = comparison.grids[kind]
-    internal = kind in {"bonds", "angles", "dihedrals"}
-    names = feature_names(comparison, kind) if internal else [SERIES_LABELS[kind]]
+    names = feature_names(comparison, kind)
     count = min(len(names), MAX_PANELS)
     columns = min(5, count)
-    drawn = list(
-        new_axes(columns, -(-count // columns), (2.6, 2.4) if internal else (4.2, 3.0)) if axes is None else axes
-    )
-    probabilities = {name: e.distributions[kind].probabilities() for name, e in comparison.ensembles.items()}
+    drawn = list(new_axes(columns, -(-count // columns), (2.6, 2.2)) if axes is None else axes)
+    grid = comparison.grids[kind]
     for number, (axis, title) in enumerate(zip(drawn[:count], names, strict=False)):
-        x, curves = _curves(grid, np.stack([p[number] for p in probabilities.values()]))
-        for curve, style in zip(curves, styles(comparison).values(), strict=True):
-            axis.plot(x, curve, **style)
-        unit = "°" if grid.unit == "rad" else grid.unit
-        axis.set_xlabel(unit if internal else title, fontsize=8)
-        if internal:
-            axis.set_title(title, fontsize=7)
-        axis.tick_params(labelsize=7)
-        axis.set_yticks([])
+        _draw_curves(comparison, kind, number, axis)
+        axis.set_title(title, fontsize=7)
+        axis.set_xlabel("°" if grid.unit == "rad" else grid.unit, fontsize=8)
     for axis in drawn[count:]:
         axis.set_visible(False)
-    drawn[0].legend(fontsize=6, loc="best")
+    drawn[0].legend(fontsize=6, loc="upper right")
     return drawn
+
+
+def plot_bonds(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:
+    """Draw the distribution of every bond length."""
+    return plot_distributions(comparison, "bonds", axes)
+
+
+def plot_order_parameters(
+    comparison: "Comparison", names: Sequence[str] | None = None, axes: Sequence[Any] | None = None
+) -> list[Any]:
+    """Draw the distributions of figures of single frames.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    names : sequence of str, optional
+        Of ``radius_of_gyration``, ``end_to_end``, ``rmsd``, ``gdt_ts``, ``native_contacts``; by default all there are.
+    axes : sequence of matplotlib axes, optional
+        One for each.
+    """
+    chosen = list(comparison.reference.series if names is None else names)
+    columns = min(3, len(chosen))
+    drawn = list(new_axes(columns, -(-len(chosen) // columns), (3.4, 2.4)) if axes is None else axes)
+    for axis, name in zip(drawn, chosen, strict=False):
+        _draw_curves(comparison, name, 0, axis)
+        axis.set_xlabel(SERIES_LABELS[name], fontsize=8)
+    for axis in drawn[len(chosen) :]:
+        axis.set_visible(False)
+    drawn[0].legend(fontsize=6, loc="upper right")
+    return drawn
+
+
+def _draw_curves(comparison: "Comparison", kind: str, number: int, axis: Any) -> None:
+    """Draw one feature of a kind, a curve an ensemble."""
+    probabilities = [ensemble.distributions[kind].probabilities()[number] for ensemble in comparison.ensembles.values()]
+    x, curves = _curves(comparison.grids[kind], np.stack(probabilities))
+    for curve, style in zip(curves, styles(comparison).values(), strict=True):
+        axis.plot(x, curve, **style)
+    axis.tick_params(labelsize=7)
+    axis.set_yticks([])
 
 
 def _curves(grid: Grid, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -150,11 +179,6 @@ def _curves(grid: Grid, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.
     centres = (grid.edges[:-1] + grid.width / 2)[chosen].reshape(-1, group).mean(1)
     densities = probabilities[:, chosen].reshape(len(probabilities), count, group).sum(2)
     return scale * centres, densities / (grid.width * group * scale)
-
-
-def plot_bonds(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:
-    """Draw the distribution of every bond length."""
-    return plot_distributions(comparison, "bonds", axes)
 
 
 def plot_contacts(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:

@@ -20,8 +20,10 @@ def figures_of(comparison: "Comparison") -> Mapping[str, Plot]:
     found: dict[str, Plot] = {}
     for name in sorted(comparison.planes, key=lambda name: name != comparison.main):
         found[name] = partial(figures.plot_surfaces, plane=name)
-    for kind in comparison.grids:
-        found[kind] = partial(figures.plot_distributions, kind=kind)
+    for kind in ("bonds", "angles", "dihedrals"):
+        if kind in comparison.grids:
+            found[kind] = partial(figures.plot_distributions, kind=kind)
+    found["order_parameters"] = figures.plot_order_parameters
     if comparison.kinetics:
         found["timescales"] = time_figures.plot_timescales
         found["chapman_kolmogorov"] = time_figures.plot_chapman_kolmogorov

@@ -17,6 +17,7 @@ from ase_cg.analysis import (
     plot_chapman_kolmogorov,
     plot_contacts,
     plot_distributions,
+    plot_order_parameters,
     plot_pareto,
     plot_series,
     plot_surfaces,
@@ -178,7 +179,17 @@ def test_numbers_and_figures_lie_beside_it(comparison, folder):
     assert data["kinetics"]["reference"]["native_macrostate"] == comparison.space.native
     assert data["averages"]["reference"]["fraction_within_2.5_A"] == pytest.approx(0.667, abs=0.01)
     assert data["features"]["floor"]["bonds"]["TYR2–TYR3"]["value"] > 0
-    for name in ("tica", "bonds", "angles", "dihedrals", "rmsd", "timescales", "rmsd_over_time", "contacts", "pareto"):
+    for name in (
+        "tica",
+        "bonds",
+        "angles",
+        "dihedrals",
+        "order_parameters",
+        "timescales",
+        "rmsd_over_time",
+        "contacts",
+        "pareto",
+    ):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text()
 
@@ -205,4 +216,7 @@ def test_figures_are_axes_for_notebooks(comparison):
     assert plot_chapman_kolmogorov(comparison)[0].lines
     assert np.array_equal(plot_contacts(comparison)[0].images[0].get_array(), comparison.reference.contacts)
     assert len(plot_series(comparison, "rmsd")[0].lines) == 3
-    assert plot_distributions(comparison, "native_contacts")[0].get_xlabel() == "fraction of native contacts"
+    assert plot_order_parameters(comparison, ["native_contacts"])[0].get_xlabel() == "fraction of native contacts"
+    dihedrals = plot_distributions(comparison, "dihedrals")
+    area = [np.trapezoid(line.get_ydata(), line.get_xdata()) for line in dihedrals[0].lines]
+    assert area == pytest.approx([1, 1, 1], abs=0.05)  # densities per degree
