@@ -104,6 +104,11 @@ def statistical_inefficiency(series: Series) -> float:
     return float(max(1.0, sums[ends[0]] if len(ends) else sums[-1]))
 
 
+def relaxation_time(series: Series) -> float:
+    """Return the integrated autocorrelation time ½ + Σ ρ(t) of a coordinate in frames, one array (F,) a trajectory."""
+    return 0.5 * statistical_inefficiency(series)
+
+
 def split_r_hat(series: Series) -> float | None:
     """Return split R̂ of trajectories cut in halves; None with fewer than two halves of two frames.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ase_cg.analysis.convergence import relaxation_time
 from ase_cg.analysis.surfaces import Plane
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def record(comparison: "Comparison") -> dict[str, Any]:
             name: None if ensemble.convergence is None else ensemble.convergence.to_dict()
             for name, ensemble in ensembles.items()
         },
+        "radius_of_gyration_relaxation": {name: gyration_relaxation(ensemble) for name, ensemble in ensembles.items()},
         "kinetics": {name: found.to_dict() for name, found in comparison.kinetics.items()},
         "backmapping_kcal_per_mol": None if comparison.backmapping is None else comparison.backmapping.summary(),
         "surfaces": {
@@ -80,6 +82,13 @@ def averages(ensemble: "Ensemble") -> dict[str, float]:
         weights = None if ensemble.weights is None else np.concatenate(ensemble.weights)
         found["fraction_within_2.5_A"] = float(np.average(near, weights=weights))
     return found
+
+
+def gyration_relaxation(ensemble: "Ensemble") -> dict[str, float | None]:
+    """Return the relaxation time of the radius of gyration, in frames, and in ps where the files say the times."""
+    frames = relaxation_time(ensemble.series["radius_of_gyration"])
+    interval = ensemble.source.frame_interval
+    return {"frames": frames, "ps": None if interval is None else frames * interval}
 
 
 NEAR_NATIVE = 2.5  # Å of Cα RMSD, the literature's mark for chignolin

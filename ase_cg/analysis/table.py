@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ase_cg.analysis.record import averages
+from ase_cg.analysis.record import averages, gyration_relaxation
 from ase_cg.units import KCAL_PER_MOL, thermal_energy
 
 if TYPE_CHECKING:
@@ -79,10 +79,19 @@ def averages_cells(comparison: "Comparison") -> Table:
 
 def sampling_cells(comparison: "Comparison") -> Table:
     """Return the table of trajectories, frames and independent frames."""
-    heading = ["", "trajectories", "frames", "independent frames", "split R̂", "converged", "D residues"]
+    heading = [
+        "",
+        "trajectories",
+        "frames",
+        "independent frames",
+        "split R̂",
+        "converged",
+        "relaxation of Rg",
+        "D residues",
+    ]
     rows = []
     for name, ensemble in comparison.ensembles.items():
-        judged = ensemble.convergence
+        judged, relaxed = ensemble.convergence, gyration_relaxation(ensemble)
         rows.append(
             [
                 shown_name(name),
@@ -91,6 +100,7 @@ def sampling_cells(comparison: "Comparison") -> Table:
                 "—" if judged is None else f"{judged.effective_samples:.0f}",
                 "—" if judged is None or judged.r_hat is None else f"{judged.r_hat:.2f}",
                 "—" if judged is None else ("yes" if judged.converged else "no"),
+                f"{relaxed['frames']:.3g} frames" if relaxed["ps"] is None else f"{relaxed['ps']:.3g} ps",
                 "—" if ensemble.inverted is None else f"{100 * ensemble.inverted:.2g} %",
             ]
         )

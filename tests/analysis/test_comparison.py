@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 
 from ase_cg import InputError
 from ase_cg.analysis import analyze, pareto_front
-from ase_cg.analysis.convergence import convergence, split_r_hat, statistical_inefficiency
+from ase_cg.analysis.convergence import convergence, relaxation_time, split_r_hat, statistical_inefficiency
 from ase_cg.analysis.metrics import wasserstein_distances
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
@@ -194,6 +194,7 @@ def test_independent_frames_of_a_process_of_known_correlation():
     rng = np.random.default_rng(1)
     series = [lfilter([1], [1, -0.9], rng.standard_normal(8000))[100:] for _ in range(20)]
     assert statistical_inefficiency(series) == pytest.approx(19, rel=0.15)
+    assert relaxation_time(series) == pytest.approx(9.5, rel=0.15)  # ½ + 0.9/(1 − 0.9)
     assert statistical_inefficiency([rng.standard_normal(5000)]) == pytest.approx(1, abs=0.3)
     assert split_r_hat(series) == pytest.approx(1, abs=0.02)
     apart = [x + 3 * number for number, x in enumerate(series)]
