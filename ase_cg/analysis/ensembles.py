@@ -17,7 +17,7 @@ from ase_cg.analysis.features import (
     ramachandran_angles,
     representative_beads,
 )
-from ase_cg.analysis.native import CONTACT_CUTOFF
+from ase_cg.analysis.native import CONTACT_CUTOFF, GDT_CUTOFFS
 from ase_cg.analysis.series import SERIES_UNITS, Arrays
 from ase_cg.analysis.sources import FrameSource, Piece
 from ase_cg.analysis.surfaces import Histogram, Plane
@@ -144,6 +144,10 @@ def feature_grids(
         edges = np.linspace(-np.pi, np.pi, _angle_bins(len(topology.dihedrals)) + 1)
         grids["dihedrals"] = Grid(edges, "rad", periodic=True)
     for name in series[0]:
+        if name == "gdt_ts":  # takes only so many values, each of which gets a bin
+            steps = len(GDT_CUTOFFS) * len(representative_beads(topology))
+            grids[name] = Grid(np.asarray((np.arange(steps + 2) - 0.5) / steps), SERIES_UNITS[name])
+            continue
         values = [x for one in series for x in one[name]]
         low, high = float(min(x.min() for x in values)), float(max(x.max() for x in values))
         grids[name] = Grid(np.linspace(low, high + max(1e-6, 1e-6 * abs(high)), SCALAR_BINS + 1), SERIES_UNITS[name])

@@ -36,6 +36,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-top: 
 table { border-collapse: collapse; width: 100%; margin: 0.5rem 0 1rem; font-size: 0.9rem; }
 th, td { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+tbody th { min-width: 6rem; }
 thead th { border-bottom: 2px solid #555; }
 .notes { background: #fff6dd; border-left: 4px solid #c98a00; padding: 0.5rem 1rem 0.5rem 2rem; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }

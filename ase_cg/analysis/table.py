@@ -114,7 +114,7 @@ def kinetics_cells(comparison: "Comparison") -> Table:
     n, native = comparison.space.n_macrostates, comparison.space.native
     states = [f"macrostate {i + 1}" + (" (native)" if i == native else "") for i in range(n)]
     heading = ["", "slowest timescale", *states, "Chapman–Kolmogorov deviation"]
-    heading += [] if native is None else ["folding free energy / kT", "/ (kcal/mol)"]
+    heading += [] if native is None else ["folding free energy / kT", "folding free energy / (kcal/mol)"]
     rows = []
     for name, found in comparison.kinetics.items():
         interval = found.frame_interval
