@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.analysis.convergence import convergence
+from ase_cg.analysis.doubts import doubts
 from ase_cg.analysis.ensembles import Ensemble, Frames, Grid, count_frames, feature_grids
 from ase_cg.analysis.features import MIN_ALPHAS, ramachandran_beads, representative_beads
 from ase_cg.analysis.kinetics import States, assign, fit_markov_model
@@ -29,7 +30,6 @@ PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 
 MIN_FRAMES = 10
-FRAMES_A_BIN = 5  # independent frames in a filled bin, on average, below which a surface is mostly noise
 
 
 @dataclass
@@ -138,12 +138,13 @@ def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSetti
     space, estimated = _estimate_kinetics(frames, slow, kinetics, reweight, notes)
     planes = _planes(frames["reference"], topology, slow, bins)
     grids = feature_grids(topology, [s.bonds for s in surveys.values()], [f.series for f in frames.values()])
+    main = _main_plane(planes, topology)
     gathered = Gathered(
         ensembles={name: count_frames(known, topology, planes, grids) for name, known in frames.items()},
         kinetics=estimated,
         topology=topology,
         planes=planes,
-        main=_main_plane(planes, topology),
+        main=main,
         grids=grids,
         slow=slow,
         space=space,
@@ -153,7 +154,7 @@ def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSetti
         ),
         notes=notes,
     )
-    _doubt(gathered)
+    notes.extend(doubts(gathered.ensembles, None if main is None else planes[main], slow.labels[0]))
     return gathered
 
 
@@ -272,24 +273,3 @@ def _main_plane(planes: Mapping[str, Plane], topology: BeadTopology) -> str | No
     fold = len(representative_beads(topology)) >= MIN_ALPHAS and len(topology.residues) >= MIN_ALPHAS
     names = sorted(planes, key=lambda name: (name == "ramachandran") == fold)
     return names[0] if names else None
-
-
-def _doubt(gathered: Gathered) -> None:
-    """Say which ensembles are not converged, and where frames are too few for the grid."""
-    for name, ensemble in gathered.ensembles.items():
-        judged = ensemble.convergence
-        if judged is not None and not judged.converged:
-            gathered.notes.append(
-                f"{name} is not converged in {gathered.slow.labels[0]}: {' and '.join(judged.doubts)}; its figures may "
-                "change with more sampling"
-            )
-        if gathered.main is None:
-            continue
-        filled = int((ensemble.surfaces[gathered.main].counts.sum(0) > 0).sum())
-        if ensemble.frames < FRAMES_A_BIN * filled:
-            bins = gathered.planes[gathered.main].shape[0]
-            wanted = max(2, int(bins * np.sqrt(ensemble.frames / (FRAMES_A_BIN * filled))))
-            gathered.notes.append(
-                f"{name} has too few frames for the grid of {bins} × {bins}, {ensemble.frames} in {filled} filled; "
-                f"its PMF error is mostly noise (compare the floor); --bins {wanted} would suit"
-            )
