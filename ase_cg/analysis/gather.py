@@ -24,7 +24,6 @@ from ase_cg.analysis.surfaces import Plane
 from ase_cg.analysis.survey import survey
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
-from ase_cg.files import read_record
 
 PathLike = str | os.PathLike[str]
 T = TypeVar("T")
@@ -95,9 +94,9 @@ def open_inputs(
 
     models = _all_that_can(simulations, lambda name: opened(name, simulations[name]), notes)
     if prior is not None:
-        if not read_record(Path(prior) / "simulation.json").get("prior_only", True):
-            raise InputError(f"{prior} was simulated with the network; give one of `simulate --prior-only`")
         models["prior"] = opened("prior", Path(prior))
+        if not (models["prior"].record or {}).get("prior_only", True):
+            raise InputError(f"{prior} was simulated with the network; give one of `simulate --prior-only`")
     return Inputs(target, topology, models, folded, native, notes)
 
 

@@ -302,6 +302,11 @@ def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simul
     ):
         with pytest.raises(InputError, match=message):
             analyze(simulation, reference, **OPTIONS | change)
+    with pytest.raises(InputError, match="holds no simulation"):
+        analyze(simulation, reference, prior_simulation=folder / "nowhere", **OPTIONS)
+    trained = write_simulation(folder / "trained", sample(1, 2, 30), prior_only=False)
+    with pytest.raises(InputError, match="was simulated with the network"):
+        analyze(simulation, reference, prior_simulation=trained, **OPTIONS)
     with pytest.raises(InputError, match="is a simulation; give a dataset"):
         analyze(simulation, simulation, **OPTIONS)
     with pytest.raises(InputError, match="no simulation was given"):
