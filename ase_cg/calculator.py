@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, SimulationError, hint
-from ase_cg.keys import BEAD_NAME, BEAD_TYPE, MAX_FORCE
+from ase_cg.keys import BEAD_TYPE, MAX_FORCE
+from ase_cg.snapshot import fixed_state
 from ase_cg.temperature_watch import TemperatureWatch
 
 if TYPE_CHECKING:
-    from ase_cg.data.graph import BeadGraph
+    from ase_cg.evaluation import EagerEvaluation
+    from ase_cg.inference.compiled import CompiledModel
     from ase_cg.models.model import CGModel
 
-PARAMETERS = ("model", "device", "dtype", "priors")
+PARAMETERS = ("model", "device", "dtype", "priors", "compile")
 CENTRE_AT_REST = 1e-4  # of the largest momentum; single-precision forces let the sum drift by 1e-6
 PRIOR_CHOICES = ("simulation", "training")
+WATCH_STRIDE = 10  # evaluations between looks at the kinetic energy
+FRAME_SPREAD = 0.05  # Å; about a bond's thermal fluctuation
 
 
 class CGCalculator(Calculator):
@@ -46,11 +50,10 @@ class CGCalculator(Calculator):
         Of the evaluation; ``"float64"`` for finite differences and tight minimisation.
     priors : {"simulation", "training"}
         For models with sharpened priors: those of simulation, or those the network was trained with.
-
-    Attributes
-    ----------
-    term_energies : dict of str to float
-        Energies of the terms (priors and network) in eV, of the last evaluation.
+    compile : bool
+        Use the compiled form of the model (:meth:`ase_cg.models.model.CGModel.compile`), several to many times faster;
+        made at the first evaluation, which takes a minute, and then kept on disk. Its forces agree with the model's to
+        1e-5. Periodic systems, ``energies`` and ``stress`` are evaluated without it.
 
     Raises
     ------
@@ -74,7 +77,12 @@ class CGCalculator(Calculator):
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
-    default_parameters: ClassVar[dict[str, Any]] = {"device": "cpu", "dtype": "float32", "priors": "simulation"}
+    default_parameters: ClassVar[dict[str, Any]] = {
+        "device": "cpu",
+        "dtype": "float32",
+        "priors": "simulation",
+        "compile": False,
+    }
     discard_results_on_any_change = True
 
     def __init__(
@@ -85,6 +93,7 @@ class CGCalculator(Calculator):
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
         priors: Literal["simulation", "training"] = "simulation",
+        compile: bool = False,  # noqa: A002 - the word that PyTorch's users know
     ) -> None:
         from ase_cg.models.model import CGModel
 
@@ -92,11 +101,21 @@ class CGCalculator(Calculator):
         self._loaded = path
         self._source = model if isinstance(model, CGModel) else CGModel.load(model)
         self._given_topology = _read_given_topology(topology, self._source)
-        self.term_energies: dict[str, float] = {}
-        self._graphs: dict[tuple[int, ...], tuple[BeadGraph, BeadTopology]] = {}
+        self._molecules: dict[tuple[tuple[int, ...], bool], _Molecule] = {}
+        self._terms: dict[str, float] | None = {}
+        self._state: tuple[Any, ...] | None = None
+        self._positions = b""
+        self._evaluations = 0
         self._last_good: NDArray[np.float64] | None = None
         self._watch = TemperatureWatch(self._source.card.temperature)
-        super().__init__(model=path, device=device, dtype=dtype, priors=priors)
+        super().__init__(model=path, device=device, dtype=dtype, priors=priors, compile=compile)
+
+    @property
+    def term_energies(self) -> dict[str, float]:
+        """Energies of the terms (priors and network) in eV, at the last evaluation."""
+        if self._terms is None:
+            _, self._terms = self._current.eager.results(self.atoms, with_stress=False)
+        return self._terms
 
     @property
     def model(self) -> "CGModel":
@@ -130,8 +149,16 @@ class CGCalculator(Calculator):
             self.reset()
             self._source, self._watch, self._model = source, watch, prepared
             self._loaded = wanted.get("model")
-            self._graphs.clear()
+            self._molecules.clear()
+            self._find()
         return changed
+
+    def _find(self) -> None:
+        from ase_cg.recognition import Recognition
+
+        given = self._given_topology
+        known = [given] if given else list(self._source.card.topologies)
+        self._recognition = Recognition(self._model.vocabulary, known)
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Return the JSON-safe parameters."""
@@ -147,6 +174,30 @@ class CGCalculator(Calculator):
                 changes.append("numbers")
         return changes
 
+    def reset(self) -> None:
+        """Forget results."""
+        super().reset()
+        self._state = None
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a result by ASE's name, evaluated anew only if what it depends on has changed.
+
+        ASE's own comparison of all arrays takes longer than a small network, and is asked for three times a step. Here
+        what a run does not change is compared as bytes, and where only positions have changed, nothing is made anew.
+        """
+        if atoms is None or self._state is None or self._state != fixed_state(atoms):
+            return super().get_property(name, atoms, allow_calculation)
+        positions = atoms.arrays["positions"]
+        now = positions.tobytes()
+        if now != self._positions:
+            if not allow_calculation or name not in self.results:
+                return super().get_property(name, atoms, allow_calculation)
+            self._evaluate_at(atoms, now)
+        result = self.results.get(name)
+        if result is None:
+            return super().get_property(name, atoms, allow_calculation)
+        return result.copy() if isinstance(result, np.ndarray) else result
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -156,140 +207,77 @@ class CGCalculator(Calculator):
         """Evaluate all properties of the beads; see :class:`ase.calculators.calculator.Calculator`."""
         super().calculate(atoms, properties, system_changes)
         beads = self.atoms
-        full_cell = bool(beads.pbc.all()) and beads.cell.rank == 3
-        if "stress" in properties and not full_cell:
+        self._state = None
+        self._full_cell = bool(beads.pbc.all()) and beads.cell.rank == 3
+        if "stress" in properties and not self._full_cell:
             raise PropertyNotImplementedError("stress needs a cell that is periodic in all three directions")
-        positions = beads.get_positions()
-        if not np.isfinite(positions).all():
-            self._fail(positions, "has a position that is no number")
-        graph, topology = self._graph(beads)
-        self.results = self._evaluate(graph, beads, with_stress=full_cell)
+        types = tuple(self._recognition.types(beads).tolist())
+        key = (types, bool(beads.pbc.any()))
+        if key not in self._molecules:
+            self._molecules[key] = self._molecule(types, beads)
+        self._current = self._molecules[key]
+        needs_eager = bool({"energies", "stress"} & set(properties)) or bool(beads.pbc.any())
+        self._evaluate(atoms if atoms is not None else beads, eager=needs_eager)
+        self._positions = beads.arrays["positions"].tobytes()
+        self._state = fixed_state(beads)
+
+    def _molecule(self, types: tuple[int, ...], beads: Atoms) -> "_Molecule":
+        from ase_cg.evaluation import EagerEvaluation
+
+        topology = self._recognition.topology(types)
+        compiled = None
+        if self.parameters["compile"] and not beads.pbc.any():
+            source = self._source.with_priors(self.parameters["priors"])
+            frames = source.frames_of(topology)
+            if frames is None:
+                # The data of the model are not at hand: conformations around the present one stand for them.
+                rng = np.random.default_rng(0)
+                frames = beads.positions + FRAME_SPREAD * rng.standard_normal((4, len(beads), 3))
+            options = {"device": self.parameters["device"], "dtype": self.parameters["dtype"]}
+            compiled = source.compile(topology, frames=frames, **options)
+        return _Molecule(topology, EagerEvaluation(self._model, topology), compiled)
+
+    def _evaluate_at(self, atoms: Atoms, now: bytes) -> None:
+        """Evaluate beads of which only the positions have changed since the last time."""
+        self._state, state = None, self._state
+        self.atoms.arrays["positions"][:] = atoms.arrays["positions"]
+        self._evaluate(atoms, eager=self._current.compiled is None or "energies" in self.results)
+        self._positions, self._state = now, state
+
+    def _evaluate(self, atoms: Atoms, *, eager: bool) -> None:
+        """Fill the results at the positions of `self.atoms`; `atoms` has the momenta."""
+        beads, molecule = self.atoms, self._current
+        positions = beads.arrays["positions"]
+        if eager or molecule.compiled is None:
+            if not np.isfinite(positions).all():
+                self._fail(positions, positions, molecule.topology)
+            self.results, self._terms = molecule.eager.results(beads, with_stress=self._full_cell)
+        else:
+            energy, forces = molecule.compiled.energy_and_forces_of(positions)
+            self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+            self._terms = None
         forces = self.results["forces"]
-        if not np.isfinite(forces).all() or np.abs(forces).max(initial=0.0) > MAX_FORCE:
+        # Written so that a force that is no number fails, too.
+        if not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
             self.results = {}
-            self._fail(forces, f"feels a force that is no number or above {MAX_FORCE:g} eV/Å", topology)
-        self._last_good = positions
-        self._warn_of_temperature(beads)
+            self._fail(positions, forces, molecule.topology)
+        self._last_good = positions.copy()
+        self._evaluations += 1
+        if not self._watch.decided and self._evaluations % WATCH_STRIDE == 0:
+            self._warn_of_temperature(atoms)
 
-    def _evaluate(self, graph: "BeadGraph", beads: Atoms, *, with_stress: bool) -> dict[str, Any]:
-        import torch
-
-        with torch.enable_grad():
-            positions = graph.positions.requires_grad_(True)
-            strain = torch.zeros(3, 3, dtype=positions.dtype, device=positions.device)
-            strained, inputs = graph, [positions]
-            if with_stress and graph.cell is not None:
-                strain.requires_grad_(True)
-                symmetric = (strain + strain.T) / 2
-                strained = graph._replace(
-                    positions=positions + positions @ symmetric, cell=graph.cell + graph.cell @ symmetric
-                )
-                inputs = [positions, strain]
-            shares = self._model.bead_energies_by_term(strained)
-            energies = torch.stack(list(shares.values())).sum(0)
-            gradients = torch.autograd.grad(energies.sum(), inputs)
-        per_bead = energies.detach().cpu().double().numpy()
-        self.term_energies = {name: float(share.detach().sum()) for name, share in shares.items()}
-        energy = float(per_bead.sum())
-        results: dict[str, Any] = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": per_bead,
-            "forces": -gradients[0].cpu().double().numpy(),
-        }
-        if with_stress:
-            from ase.stress import full_3x3_to_voigt_6_stress
-
-            virial = gradients[1].cpu().double().numpy()
-            results["stress"] = full_3x3_to_voigt_6_stress(virial / beads.get_volume())
-        return results
-
-    def _graph(self, beads: Atoms) -> "tuple[BeadGraph, BeadTopology]":
-        """Return the graph at the beads' positions; all but the positions is made once per topology."""
-        import torch
-
-        from ase_cg.data.neighbors import ALL_PAIRS_LIMIT, NeighborList
-
-        types = self._types(beads)
-        key = tuple(types.tolist())
-        if key not in self._graphs:
-            topology = self._find_topology(key)
-            self._graphs[key] = (self._model.graph(topology), topology)
-            self._neighbors = NeighborList(self._model.cutoff)
-        graph, topology = self._graphs[key]
-        absolute = beads.get_positions()
-        dtype, device = graph.positions.dtype, graph.positions.device
-        periodic = bool(beads.pbc.any())
-        if periodic or len(beads) > ALL_PAIRS_LIMIT:
-            cell = np.where(beads.pbc[:, None], beads.cell.array, 0.0)
-            edges, images = self._neighbors.edges(absolute, cell, beads.pbc)
-            graph = graph._replace(edges=edges.to(device))
-            if periodic:
-                graph = graph._replace(
-                    cell=torch.as_tensor(cell[None], dtype=dtype, device=device),
-                    edge_images=images.to(device, dtype),
-                )
-        # Far from the origin single precision would be lost on the distance travelled.
-        absolute = absolute - absolute.mean(0)
-        return graph._replace(positions=torch.as_tensor(absolute, dtype=dtype, device=device)), topology
-
-    def _types(self, beads: Atoms) -> NDArray[np.int64]:
-        vocabulary = self._model.vocabulary
-        types: NDArray[np.int64] | None = beads.arrays.get(BEAD_TYPE.name)
-        if types is None:
-            types = self._types_of_numbers(beads.numbers)
-        if len(types) == 0 or types.min() < 0 or types.max() >= len(vocabulary):
-            raise InputError(
-                f"the {len(types)} atoms are no beads of this model, which knows {len(vocabulary)} types; "
-                "make them with ase_cg.read_beads(path, model)"
-            )
-        names = beads.arrays.get(BEAD_NAME.name)
-        if names is not None:
-            known = np.array(vocabulary)[types]
-            wrong = np.flatnonzero(known != names)
-            if len(wrong):
-                bead = int(wrong[0])
-                raise InputError(
-                    f"bead {bead} is called {str(names[bead])!r} but has the number of {str(known[bead])!r} in the "
-                    "model's vocabulary; make the beads with ase_cg.read_beads(path, model)"
-                )
-        return types
-
-    def _types_of_numbers(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the types that atomic numbers stand for; where they begin again, the molecule tells."""
-        from ase_cg.beads.atoms import MAX_NUMBER, bead_numbers, bead_types
-
-        if len(self._model.vocabulary) > MAX_NUMBER:
-            for topology in self._known_topologies():
-                types = bead_types(topology.names, self._model.vocabulary)
-                if np.array_equal(bead_numbers(types), numbers):
-                    return types
-        return numbers - 1
-
-    def _known_topologies(self) -> list[BeadTopology]:
-        return [self._given_topology] if self._given_topology else list(self._model.card.topologies)
-
-    def _find_topology(self, types: tuple[int, ...]) -> BeadTopology:
-        from ase_cg.beads.atoms import bead_types
-
-        for topology in self._known_topologies():
-            if tuple(bead_types(topology.names, self._model.vocabulary).tolist()) == types:
-                return topology
-        raise InputError(
-            f"these {len(types)} beads are not a molecule this model was trained on, so their bonds are not known; "
-            "give CGCalculator the topology, such as topology='molecule.pdb'"
-        )
-
-    def _fail(self, values: NDArray[np.float64], what: str, topology: BeadTopology | None = None) -> None:
+    def _fail(self, positions: NDArray[np.float64], forces: NDArray[np.float64], topology: BeadTopology) -> None:
+        values, what = forces, f"feels a force that is no number or above {MAX_FORCE:g} eV/Å"
+        if not np.isfinite(positions).all():
+            values, what = positions, "has a position that is no number"
         worst = int(np.nan_to_num(np.abs(values), nan=np.inf).max(1).argmax())
-        name = topology.names[worst] if topology else self.atoms.arrays.get(BEAD_NAME.name, ["?"] * len(values))[worst]
         since = "; last_good of this error holds the last good frame"
         if self._last_good is None:
             since = "; no frame before it was good"
-        raise SimulationError(f"bead {worst} ({name}) {what}{since}", self._last_good)
+        raise SimulationError(f"bead {worst} ({topology.names[worst]}) {what}{since}", self._last_good)
 
     def _warn_of_temperature(self, beads: Atoms) -> None:
-        if self._watch.decided or not beads.has("momenta"):
+        if not beads.has("momenta"):
             return
         momenta = beads.get_momenta()
         kinetic = 0.5 * float((momenta**2 / beads.get_masses()[:, None]).sum())
@@ -300,6 +288,14 @@ class CGCalculator(Calculator):
         message = self._watch.observe(kinetic, max(freedom, 1))
         if message:
             warnings.warn(message, UserWarning, stacklevel=2)
+
+
+class _Molecule(NamedTuple):
+    """A molecule the calculator has met."""
+
+    topology: BeadTopology
+    eager: "EagerEvaluation"
+    compiled: "CompiledModel | None"
 
 
 def _prepared(source: "CGModel", parameters: dict[str, Any]) -> "CGModel":

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,11 @@ from ase_cg.errors import InputError
 
 if sys.platform != "win32":
     import fcntl
+
+
+def listed(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return one path or several as a list."""
+    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
@@ -43,7 +48,7 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: some writers choose the format by it.
     partial = target.with_name(f".partial-{target.name}")
-    with _locked(target):
+    with locked(target):
         try:
             yield partial
             partial.replace(target)
@@ -52,8 +57,14 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file; the system frees the lock of a process that was killed."""
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file or folder; the system frees the lock of a killed process.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
     lock = target.with_name(f".lock-{target.name}")
     with lock.open("w", encoding="utf-8") as file:
         if sys.platform == "win32":  # two writers are not told apart there
@@ -121,3 +132,8 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> dict[str, str]:
+    """Return a file's name and the hash of its content, as records of what was used keep them."""
+    return {"file": path.name, "sha256": file_hash(path)}

@@ -55,7 +55,7 @@ def run(
     common: dict[str, Any] = {"overwrite": overwrite, "quiet": quiet}
     model = train(recipe, place / "training", dataset=dataset, **common)
     start = recipe.simulation.start or dataset
-    options = recipe.simulation.model_dump(exclude={"start"})
+    options = recipe.simulation.model_dump(exclude={"start"}) | {"resume": not overwrite}
     simulate(model, place / "simulation", start=start, **options, **common)
     simulate(model, place / "prior_simulation", start=start, prior_only=True, **options, **common)
     return analyze(
@@ -74,8 +74,6 @@ def _check_before_the_work(recipe: Recipe) -> None:
     """Find out now what would stop the run after an hour."""
     for device in (recipe.training.device, recipe.simulation.device):
         find_device(device)
-    if recipe.data.weights:
-        raise InputError("data.weights are mapped, but training does not use them yet; leave them out of the recipe")
     backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
     for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
         if path is not None:

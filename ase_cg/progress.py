@@ -1,6 +1,7 @@
 """Progress bars with the time left, or lines in a log where nobody watches a terminal."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class Progress:
         self.title = title
         self.total = total
         self.done = 0
+        self._skipped = 0
         self._quiet = quiet
         self._started = time.monotonic()
         self._last_line = self._started
@@ -50,6 +52,13 @@ class Progress:
             seconds = time.monotonic() - self._started
             print(f"{self.title}: done in {seconds:.0f} s", file=sys.stderr, flush=True)  # noqa: T201 - the log line
 
+    def skip(self, steps: int) -> None:
+        """Count steps that were done before, and say nothing about the speed."""
+        self.done += steps
+        self._skipped += steps
+        if self._bar is not None:
+            self._bar.reset(self._task, total=self.total or None, completed=self.done)
+
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Record that `steps` more are done; `note` is shown beside the bar."""
         self.done += steps
@@ -60,7 +69,7 @@ class Progress:
             elapsed = self._last_line - self._started
             line = f"{self.title}: {self.done} done {note}"
             if self.total:
-                left = elapsed / max(self.done, 1) * (self.total - self.done)
+                left = elapsed / max(self.done - self._skipped, 1) * (self.total - self.done)
                 line = f"{self.title}: {self.done}/{self.total}, {left:.0f} s left {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 - the log line
 
@@ -89,3 +98,26 @@ def announced(title: str, *, quiet: bool = False) -> Iterator[None]:
     if not quiet:
         print(f"{title} …", file=sys.stderr, flush=True)  # noqa: T201 - the log line
     yield
+
+
+@contextmanager
+def waiting(title: str, *, quiet: bool = False, interval: float = 10.0) -> Iterator[None]:
+    """Say what begins and, every `interval` seconds, that it goes on: for one long call that cannot be looked into."""
+    if quiet:
+        yield
+        return
+    ended = threading.Event()
+    started = time.monotonic()
+
+    def say() -> None:
+        while not ended.wait(interval):
+            print(f"{title}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+    with announced(title):
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

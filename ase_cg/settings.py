@@ -2,13 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ase_cg.errors import InputError, hint
 from ase_cg.files import existing_file
+from ase_cg.units import quantity
+
+
+def _time(text: Any) -> Any:
+    quantity(str(text), "time")
+    return text
+
+
+def _rate(text: Any) -> Any:
+    quantity(str(text), "rate")
+    return text
+
+
+Time = Annotated[str, BeforeValidator(_time)]
+Rate = Annotated[str, BeforeValidator(_rate)]
 
 
 class Section(BaseModel):

@@ -18,8 +18,8 @@ class TemperatureWatch:
         Temperature in K of the model's data.
     """
 
-    FIRST_LOOK = 4000  # evaluations
-    LAST_LOOK = 128_000
+    FIRST_LOOK = 400  # observations; the calculator makes one in ten evaluations
+    LAST_LOOK = 12_800
     MIN_INDEPENDENT = 50
     MIN_DEVIATION = 0.05  # relative; a thermostat's discretisation error stays below it
     ERRORS = 5.0

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/fast_folders"))
     parser.add_argument("--folder", type=Path, default=Path("runs/fast_folders"))
     parser.add_argument("--prior-steps", type=int, default=100_000)
-    parser.add_argument("--network-steps", type=int, default=5_000)
+    parser.add_argument("--network-steps", type=int, default=10_000)
     parser.add_argument("--replicas", type=int, default=2)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +70,13 @@ def run(model: CGModel, pdb: Path, steps: int, replicas: int) -> dict:
     """Simulate one protein; follow its bonds and its RMSD."""
     topology = read_topology(pdb, "calpha")
     start = read_beads(pdb, model).positions
+    rng = np.random.default_rng(0)
+    frames = start + 0.1 * rng.standard_normal((4, *start.shape))
+    compiled = None if model.backbone is None else model.compile(topology, replicas=replicas, frames=frames)
     simulation = ReplicaSimulation(
         model,
         np.repeat(start[None], replicas, axis=0),
+        compiled=compiled,
         topology=topology,
         temperature=TEMPERATURE,
         time_step=TIME_STEP * units.fs,

@@ -173,7 +173,7 @@ def measure_stream(path: Path, batch_size: int) -> dict:
     import torch
 
     from ase_cg import Dataset
-    from ase_cg.training.frames import frame_loader
+    from ase_cg.training.frames import MoleculeFrames, frame_loader
     from ase_cg.training.streaming import FrameStream
 
     torch.set_num_threads(1)
@@ -185,9 +185,12 @@ def measure_stream(path: Path, batch_size: int) -> dict:
     stream = FrameStream(path, molecule.name, np.arange(n_frames), with_forces=True, **options)
     rates: dict[str, list[float]] = {"memory": [], "streamed": []}
     for _ in range(3):
-        for name, batches in (("memory", frame_loader([(coordinates, forces)], **options)), ("streamed", stream)):
+        for name, batches in (
+            ("memory", frame_loader([MoleculeFrames(coordinates, forces)], **options)),
+            ("streamed", stream),
+        ):
             started = time.perf_counter()
-            count = sum(len(part.coordinates) for batch in batches for part in batch)
+            count = sum(len(part.coordinates) for batch in batches for part in batch.parts)
             rates[name].append(count / (time.perf_counter() - started))
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     return medians | {"MB/s": medians["streamed"] * n_beads * 24 / 1e6}
@@ -202,7 +205,7 @@ def measure_training(folder: Path, rounds: int = 5, steps: int = 30) -> dict:
     from ase_cg.data.graph import topology_graph
     from ase_cg.models.backbones import make_backbone
     from ase_cg.models.base import energy_and_forces
-    from ase_cg.training.frames import frame_loader
+    from ase_cg.training.frames import MoleculeFrames, frame_loader
     from ase_cg.training.streaming import FrameStream
 
     torch.set_num_threads(1)
@@ -217,7 +220,7 @@ def measure_training(folder: Path, rounds: int = 5, steps: int = 30) -> dict:
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-4)
     options = {"batch_size": batch_size, "shuffle": True, "seed": 0}
     loaders = {
-        "memory": iter(frame_loader([(coordinates, forces)], **options)),
+        "memory": iter(frame_loader([MoleculeFrames(coordinates, forces)], **options)),
         "streamed": iter(FrameStream(path, molecule.name, np.arange(n_frames), with_forces=True, **options)),
     }
     times: dict[str, list[float]] = {name: [] for name in loaders}
@@ -225,7 +228,8 @@ def measure_training(folder: Path, rounds: int = 5, steps: int = 30) -> dict:
         for name, batches in loaders.items():
             started = time.perf_counter()
             for _ in range(steps):
-                ((_, x, f),) = next(batches)
+                (part,) = next(batches).parts
+                x, f = part.coordinates, part.forces
                 moved = graph._replace(positions=x.reshape(-1, 3))
                 _, predicted = energy_and_forces(backbone, moved, training=True)
                 loss = ((predicted - f.reshape(-1, 3)) ** 2).mean()

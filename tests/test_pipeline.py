@@ -20,8 +20,9 @@ def recipe(example_data, tmp_path):
     import mdtraj
 
     rng = np.random.default_rng(0)
-    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + 0.006 * rng.standard_normal((300, 22, 3))
-    np.savez(tmp_path / "all.npz", positions=x, forces=100 * rng.standard_normal((300, 22, 3)))
+    shifts = 0.006 * rng.standard_normal((300, 22, 3))
+    x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + shifts
+    np.savez(tmp_path / "all.npz", positions=x, forces=-2.494 / 0.006**2 * shifts)  # kT in kJ/mol
     data = {
         "name": "small",
         "data": {
@@ -101,6 +102,15 @@ def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
     with pytest.raises(InputError, match=r"reference .* does not exist"):
         run(broken, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_the_data_count_in_the_comparison(recipe, tmp_path):
+    weights = np.random.default_rng(1).random(300)
+    np.savetxt(tmp_path / "weights.txt", weights)
+    read = Recipe.read(recipe)
+    data = read.data.model_copy(update={"weights": [tmp_path / "weights.txt"]})
+    found = run(read.model_copy(update={"data": data}), tmp_path / "run", quiet=True)
+    assert np.concatenate(found.reference.weights) == pytest.approx(weights, rel=1e-6)
 
 
 def test_a_failed_overwrite_does_not_pass_old_data_off_as_new(recipe, tmp_path):

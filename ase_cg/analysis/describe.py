@@ -105,13 +105,15 @@ def _describe_simulation(folder: Path) -> dict[str, Any]:
 
     record = read_record(folder / "simulation.json")
     replicas = replica_paths(folder)
-    frames = _describe_trajectory(replicas[0])["frames"] if replicas else 0
+    frames = max((_describe_trajectory(path)["frames"] for path in replicas), default=0)
+    expected = len(record.get("trajectories", range(record["replicas"])))
     return {
-        "kind": "simulation",
-        "finished": len(replicas) == record["replicas"],
-        "trajectories": len(replicas),
-        "frames_each": frames,
         **record,
+        "kind": "simulation",
+        "finished": len(replicas) == expected,
+        "trajectories": len(replicas),
+        "expected": expected,
+        "frames_each": frames,
     }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers.frames import chunk_frames
-from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, replica_paths
+from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, SAME_TEMPERATURE, replica_paths
 from ase_cg.errors import InputError, reason
 from ase_cg.files import file_hash, read_record
 
@@ -183,34 +183,55 @@ def _open_simulation(folder: Path, name: str) -> FrameSource:
     if not (folder / "simulation.json").is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
     record = read_record(folder / "simulation.json")
-    failures = {int(failure["replica"]): failure for failure in record.get("failures", ())}
+    stopped = _stopped(record)
     paths = replica_paths(folder)
-    numbers = [int(path.stem.partition("_")[2]) for path in paths]
-    if set(range(record["replicas"])) - set(numbers) - set(failures):
-        raise InputError(f"the simulation in {folder} is not finished; continue it with the same `ase-cg simulate`")
-    opened = [_open_replica(path) for path in paths]
+    expected = [entry["file"] for entry in record.get("trajectories", ())] or [
+        f"replica_{number:03d}.h5" for number in range(record["replicas"])
+    ]
+    if set(expected) - {path.name for path in paths} - set(stopped):
+        raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")
+    chosen, temperature = _of_one_temperature(folder, record, paths)
+    opened = [_open_replica(path) for path in chosen]
     beads = {header.beads for header in opened}
     if len(beads) > 1:
-        raise InputError(f"the replicas in {folder} have different beads; simulate again with --overwrite")
-    bad = {
-        place: f"replica {number} failed at step {failures[number].get('step', '?')}: "
-        f"{failures[number].get('reason', 'no reason recorded')}"
-        for place, number in enumerate(numbers)
-        if number in failures
-    }
-    interval = next((header.interval for header in opened if header.interval), None)
-    pieces = tuple(Piece(place, 0, header.frames) for place, header in enumerate(opened))
+        raise InputError(f"{folder} is a simulation of several molecules; simulate the one of the reference alone")
     source = FrameSource(
         name,
         folder,
         beads=next(iter(beads), ()),
-        pieces=pieces,
-        files=tuple(paths),
-        frame_interval=interval,
-        temperature=record.get("temperature"),
+        pieces=tuple(Piece(place, 0, header.frames) for place, header in enumerate(opened)),
+        files=tuple(chosen),
+        frame_interval=next((header.interval for header in opened if header.interval), None),
+        temperature=temperature,
         record=record,
     )
-    return source.without(bad)
+    return source.without({place: stopped[path.name] for place, path in enumerate(chosen) if path.name in stopped})
+
+
+def _stopped(record: dict[str, Any]) -> dict[str, str]:
+    """Return why each replica that was stopped was, one sentence each, by its file."""
+    found = {}
+    for entry in [*record.get("summary", {}).get("stopped", ()), *record.get("failures", ())]:
+        why = f"step {entry.get('step', '?')}: {entry.get('reason', 'no reason recorded')}"
+        file = entry.get("file", f"replica_{int(entry['replica']):03d}.h5")
+        found[file] = f"replica {entry['replica']} failed at {why}"
+    return found
+
+
+def _of_one_temperature(folder: Path, record: dict[str, Any], paths: list[Path]) -> tuple[list[Path], float | None]:
+    """Return the trajectories at the temperature of the model where there are several, and that temperature in K."""
+    at = {entry["file"]: float(entry["temperature"]) for entry in record.get("trajectories", ())}
+    kelvins = sorted(set(at.values()))
+    if not kelvins:
+        return paths, record.get("temperature")
+    if len(kelvins) == 1:
+        return paths, kelvins[0]
+    wanted = float(record["model_temperature"])
+    kept = [path for path in paths if abs(at[path.name] - wanted) <= SAME_TEMPERATURE]
+    if not kept:
+        shown = ", ".join(f"{kelvin:g}" for kelvin in kelvins)
+        raise InputError(f"{folder} was simulated at {shown} K, and not at {wanted:g} K, the temperature of the model")
+    return kept, wanted
 
 
 class _Header(NamedTuple):

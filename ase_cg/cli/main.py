@@ -8,11 +8,13 @@ import typer
 
 from ase_cg.cli.analyze import analyze
 from ase_cg.cli.backmap import backmap
+from ase_cg.cli.cache import cache_command
 from ase_cg.cli.fit_priors import fit_priors_command
 from ase_cg.cli.import_torchmdnet import import_torchmdnet_command
 from ase_cg.cli.info import info
 from ase_cg.cli.label_forces import label_forces_command
 from ase_cg.cli.map import map_command
+from ase_cg.cli.options import ExplainedExit
 from ase_cg.cli.run import run
 from ase_cg.cli.simulate import simulate
 from ase_cg.cli.train import train
@@ -34,6 +36,7 @@ app.command()(backmap)
 app.command()(run)
 app.command()(info)
 app.command("import-torchmdnet")(import_torchmdnet_command)
+app.command("cache")(cache_command)
 
 
 def _print_version(value: bool) -> None:
@@ -67,9 +70,11 @@ def main() -> None:
         _end(error, 1)
     except OSError as error:  # no room, no permission, a file where a folder should be: the system's own words
         _end(f"{error.filename}: {error.strerror}" if error.filename else error, 2)
+    except ExplainedExit:
+        raise
     except SystemExit as ended:
         if ended.code == STOPPED:  # typer turns Ctrl-C into it without a word
-            _end("stopped; the same command goes on where it can (train, simulate, run) or starts anew", STOPPED)
+            _end("stopped; the same command goes on where it can (train, run) or starts anew", STOPPED)
         raise
 
 

@@ -7,9 +7,15 @@ import typer
 
 from ase_cg.errors import InputError
 
+EXPLODED = 1  # exit status where replicas exploded; the others' trajectories are whole
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard what the output holds already.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+
+
+class ExplainedExit(SystemExit):
+    """The end of a command that has said itself why it ends."""
 
 
 def parse_resolution(text: str, *, termini: bool = False, residues: Sequence[str] = ()) -> Any:

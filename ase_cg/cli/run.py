@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ase_cg.cli.options import Overwrite, Quiet
+from ase_cg.cli.options import EXPLODED, ExplainedExit, Overwrite, Quiet
 
 
 def run(
@@ -22,7 +22,10 @@ def run(
     # Before the heavy imports: a mistake in the recipe is said at once.
     read = Recipe.read(recipe)
     from ase_cg.cli.show import show_comparison
+    from ase_cg.dynamics.output import stopped_replicas
     from ase_cg.pipeline import run as run_recipe
 
     place = folder or Path("runs") / read.name
     show_comparison(run_recipe(read, place, overwrite=overwrite, quiet=quiet), place / "analysis")
+    if stopped_replicas(place / "simulation"):
+        raise ExplainedExit(EXPLODED)  # warnings have said which

@@ -108,12 +108,22 @@ def _show_training(out: "Console", described: Mapping[str, Any]) -> None:
 
 def _show_simulation(out: "Console", described: Mapping[str, Any]) -> None:
     state = "finished" if described["finished"] else "not finished"
+    temperature = described["temperature"]
+    kelvin = ", ".join(f"{t:g}" for t in (temperature if isinstance(temperature, list) else [temperature]))
     _line(
         out,
-        f"simulation, {state}: {described['trajectories']} of {described['replicas']} trajectories of "
-        f"{described['duration']} ({described['frames_each']} frames each) at {described['temperature']:g} K, steps of "
+        f"simulation, {state}: {described['trajectories']} of {described['expected']} trajectories of "
+        f"{described['duration']} ({described['frames_each']} frames each) at {kelvin} K, steps of "
         f"{described['time_step']}" + (", priors only" if described["prior_only"] else ""),
     )
+    summary = described.get("summary", {})
+    for stop in summary.get("stopped", []):
+        _line(out, f"  replica {stop['replica']} exploded at step {stop['step']}: {stop['reason']}")
+    for molecule, exchanges in summary.get("exchanges", {}).items():
+        rates = ", ".join(
+            "–" if pair["acceptance"] is None else f"{pair['acceptance']:.2f}" for pair in exchanges["pairs"]
+        )
+        _line(out, f"  exchanges of {molecule}: acceptance {rates}; {exchanges['round_trips']} round trips")
 
 
 def _show_run(out: "Console", described: Mapping[str, Any]) -> None:

@@ -22,7 +22,10 @@ def train(
 
     # Before the heavy import: a mistake in the recipe is said at once.
     read = Recipe.read(recipe)
+    from ase_cg.training.distributed import find_launch
     from ase_cg.training.trainer import train as train_recipe
 
     path = train_recipe(read, output, dataset=dataset, overwrite=overwrite, quiet=quiet)
-    typer.echo(f"wrote {path}")
+    launch = find_launch()
+    if launch is None or launch.environment.global_rank() == 0:
+        typer.echo(f"wrote {path}")

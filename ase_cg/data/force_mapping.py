@@ -27,7 +27,7 @@ class ForceMap(NamedTuple):
     ----------
     matrix : ndarray, shape (N, n)
     report : dict
-        ``name``; ``constraints`` (where the groups come from) and ``constraint_groups`` (their number);
+        ``name``; ``constraints`` (where the groups come from) and ``constraint_groups`` (lists of their atoms);
         ``validity``, the largest deviation of W Cᵀ from the identity; ``rms``, the root mean square component of the
         mapped forces in kcal/mol/Å, over all frames; for the optimal map also ``rms_in_sample`` and ``rms_held_out``,
         those of a map fitted to one half of the frames on that half and on the other, and ``rms_constraint_sum`` for

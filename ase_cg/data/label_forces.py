@@ -14,7 +14,7 @@ from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, refuse_existing, refuse_input_as_output, written_whole
+from ase_cg.files import existing_file, listed, refuse_existing, refuse_input_as_output, written_whole
 from ase_cg.progress import Progress
 
 PathLike = str | os.PathLike[str]
@@ -74,7 +74,7 @@ def label_forces(
     Forces along constrained bonds are not part of OpenMM's forces, as is usual in trajectories that were saved with
     forces; the force maps take constraints into account.
     """
-    paths = [Path(p) for p in ([trajectories] if isinstance(trajectories, str | os.PathLike) else trajectories)]
+    paths = listed(trajectories)
     if not paths:
         raise InputError("no trajectory was given")
     refuse_existing(Path(output), overwrite=overwrite)
@@ -82,23 +82,13 @@ def label_forces(
     refuse_input_as_output(Path(output), [*paths, *others], (".h5", ".hdf5"))
     structure = read_structure(topology)
     sources = [Source(path, structure.topology, length_unit, read_forces=False) for path in paths]
-    first = next(sources[0].chunks(), None)
-    if first is None:
-        raise InputError(f"{paths[0]} holds no frames")
-    cell = None if first.cells is None else first.cells[0]
+    cell = _first_cell(sources[0])
     context = _context(structure.topology, system, force_field, platform, cell)
     everything = np.arange(structure.topology.n_atoms)
     # Bonded forces know no images: molecules have to be whole; how they lie to each other does not matter.
     whole = WholeMolecules.of_atoms(structure.topology, everything, pieces_together=False)
     kept = _selected(structure.topology, selection)
-    for path in paths:
-        if path.suffix.lower() in ROUNDED_FORMATS:
-            warnings.warn(
-                f"{path} keeps positions to about 0.01 Å: forces of stiff bonds that were not constrained get a noise "
-                "of several kcal/mol/Å",
-                UserWarning,
-                stacklevel=2,
-            )
+    _warn_of_rounding(paths)
     counts = [source.count() for source in sources]
     total = sum(n for n in counts if n) if all(counts) else 0
     with (
@@ -107,17 +97,28 @@ def label_forces(
         _Output(partial, structure.topology.subset(kept)) as file,
     ):
         for source in sources:
-            done = 0
-            for frames in source.chunks():
-                if (frames.cells is None) != (cell is None):
-                    raise InputError(f"{source.path} differs from {paths[0]} in having a cell")
-                positions = frames.positions if frames.cells is None else whole(frames.positions, frames.cells)
-                complete = frames._replace(positions=positions)
-                forces = np.stack(list(_forces(context, complete, source.path, done)))
-                file.append(positions[:, kept], forces[:, kept], frames.cells)
-                done += len(frames.positions)
-                progress.advance(len(frames.positions))
+            for positions, forces, cells in _labelled(source, context, whole, periodic=cell is not None):
+                file.append(positions[:, kept], forces[:, kept], cells)
+                progress.advance(len(positions))
     return Path(output)
+
+
+def _first_cell(source: Source) -> NDArray[np.float64] | None:
+    first = next(source.chunks(), None)
+    if first is None:
+        raise InputError(f"{source.path} holds no frames")
+    return None if first.cells is None else first.cells[0]
+
+
+def _warn_of_rounding(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.suffix.lower() in ROUNDED_FORMATS:
+            warnings.warn(
+                f"{path} keeps positions to about 0.01 Å: forces of stiff bonds that were not constrained get a noise "
+                "of several kcal/mol/Å",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def _openmm() -> Any:
@@ -201,6 +202,20 @@ def _reduced(cell: NDArray[np.float64]) -> NDArray[np.float64]:
     c = c - a * np.round(c[0] / a[0])
     b = b - a * np.round(b[0] / a[0])
     return np.stack([a, b, c])
+
+
+def _labelled(
+    source: Source, context: Any, whole: WholeMolecules, *, periodic: bool
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]]:
+    """Give positions of whole molecules in Å, their forces in kJ/mol/nm, and cells in Å, some frames at a time."""
+    done = 0
+    for frames in source.chunks():
+        if (frames.cells is not None) != periodic:
+            raise InputError(f"{source.path} has {'no' if periodic else 'a'} cell, unlike the first trajectory")
+        positions = frames.positions if frames.cells is None else whole(frames.positions, frames.cells)
+        complete = frames._replace(positions=positions)
+        yield positions, np.stack(list(_forces(context, complete, source.path, done))), frames.cells
+        done += len(positions)
 
 
 def _forces(context: Any, frames: Frames, path: Path, done: int) -> Iterator[NDArray[np.float64]]:

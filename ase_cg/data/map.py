@@ -10,7 +10,7 @@ from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.mapping_settings import ConstraintSource, MoleculeSettings
 from ase_cg.data.molecule_mapping import MoleculeMapping
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, refuse_existing, refuse_input_as_output
+from ase_cg.files import existing_file, listed, refuse_existing, refuse_input_as_output
 from ase_cg.settings import validated
 
 PathLike = str | os.PathLike[str]
@@ -96,14 +96,10 @@ def map_trajectory(
     InputError
         If something does not fit; nothing is left behind then.
     """
-
-    def listed(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-        return [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
-
     spec = Resolution.of(resolution).spec
     given = {
         "trajectories": listed(trajectories),
-        "topology": Path(topology),
+        "topology": topology,
         "resolution": list(spec) if isinstance(spec, tuple) else spec,
         "temperature": temperature,
         "force_map": force_map,
@@ -112,7 +108,7 @@ def map_trajectory(
         "name": name,
         "forces": listed(forces),
         "weights": listed(weights),
-        "embeddings": None if embeddings is None else Path(embeddings),
+        "embeddings": embeddings,
         "group": group,
         "no_forces": no_forces,
         "keep_broken": keep_broken,

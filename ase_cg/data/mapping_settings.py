@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ase_cg.beads.forcemap import ForceMapName
 from ase_cg.beads.resolution import Resolution
-from ase_cg.files import file_hash
+from ase_cg.files import fingerprint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.settings import Section, read_yaml, relative, validated
 
@@ -107,17 +107,13 @@ class MoleculeSettings(MappingSettings):
         """Return everything that decides the mapped molecule, JSON-safe; files by name and content."""
         described = self.model_dump(mode="json", exclude={"name"})
         for field in FILE_FIELDS:
-            described[field] = [_fingerprint(path) for path in getattr(self, field)]
+            described[field] = [fingerprint(path) for path in getattr(self, field)]
         for field in ("topology", "embeddings"):
             path = getattr(self, field)
-            described[field] = None if path is None else _fingerprint(path)
+            described[field] = None if path is None else fingerprint(path)
         spec = Resolution.of(self.resolution).spec
         described["resolution"] = list(spec) if isinstance(spec, tuple) else spec
         return described
-
-
-def _fingerprint(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": file_hash(path)}
 
 
 class MoleculeList(Section):

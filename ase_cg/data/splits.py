@@ -1,6 +1,6 @@
 """Training, validation and test frames, divided in blocks of time."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ase_cg.data.dataset import Molecule
 from ase_cg.errors import InputError
 
+Subset = Literal["contiguous", "strided"]
 SPARSE = 20  # frames left out for each one taken, from which on reading single frames is a waste
 NEIGHBORS = 100  # frames taken together then
 
@@ -67,7 +68,41 @@ def spread_frames(frames: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return np.asarray(frames[(starts[:, None] + np.arange(NEIGHBORS)).ravel()])
 
 
-def drawn_by_weight(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return as many frames as there are weights, drawn evenly by weight: sorted, some several times, some never."""
+def drawn_by_weight(weights: NDArray[np.float64], count: int | None = None, offset: float = 0.5) -> NDArray[np.int64]:
+    """Return frames drawn evenly by weight: sorted, some several times, some never.
+
+    Frame i comes ⌊c⌋ or ⌈c⌉ times, where c = count wᵢ/Σw; over all offsets it comes c times on average.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (F,)
+        Of the frames.
+    count : int, optional
+        Of the draws; by default as many as there are frames.
+    offset : float
+        From 0 to below 1; draws lie at (0 + offset)/count, (1 + offset)/count, … of the summed weight.
+    """
+    draws = len(weights) if count is None else count
     edges = np.cumsum(weights) / weights.sum()
-    return np.searchsorted(edges, (np.arange(len(weights)) + 0.5) / len(weights))
+    found = np.searchsorted(edges, (np.arange(draws) + offset) / draws, side="right")
+    # The last edge may be a rounding error below 1.
+    return np.asarray(np.minimum(found, np.flatnonzero(weights)[-1]))
+
+
+def subset_frames(frames: NDArray[np.int64], fraction: float, kind: Subset) -> NDArray[np.int64]:
+    """Return a fraction of the sorted frames: the first of them, or evenly spread ones.
+
+    Fewer of them are a part of more; strided ones where their numbers divide each other and that of all frames.
+
+    Parameters
+    ----------
+    frames : ndarray of int
+        Sorted.
+    fraction : float
+        Above 0 and up to 1; at least one frame is taken.
+    kind : {"contiguous", "strided"}
+    """
+    count = max(1, round(fraction * len(frames)))
+    if kind == "contiguous":
+        return frames[:count]
+    return np.asarray(frames[np.arange(count) * len(frames) // count])

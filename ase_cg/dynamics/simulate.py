@@ -1,93 +1,60 @@
-"""Run a model: one molecule through ASE, or many replicas at once, resumable."""
+"""Run a model: replicas of one or several molecules, resumable."""
 
 import math
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ase_cg.beads.topology import BeadTopology
-from ase_cg.data.dataset import Dataset
 from ase_cg.data.graph import n_pairs
-from ase_cg.dynamics.ase_engine import ASESimulation
-from ase_cg.dynamics.engine import Engine
-from ase_cg.dynamics.replicas import ReplicaSimulation
-from ase_cg.dynamics.trajectory import PICOSECOND, SegmentStore, replica_paths, write_trajectory
+from ase_cg.dynamics.batch import CheckpointClock
+from ase_cg.dynamics.output import begin, conclude, finished, look
+from ase_cg.dynamics.prepare import prepare
+from ase_cg.dynamics.run import run
+from ase_cg.dynamics.segments import SegmentStore
+from ase_cg.dynamics.settings import SimulationSettings, content_hash
+from ase_cg.dynamics.starts import grouped, read_start, start_file
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, file_hash, read_record, write_record
+from ase_cg.files import existing_file, file_hash, locked
 from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
-from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
-from ase_cg.units import quantity, thermal_energy, whole_ratio
+from ase_cg.units import whole_ratio
 
 PathLike = str | os.PathLike[str]
 TEMPERATURE_TOLERANCE = 1.0  # K
-SEGMENTS = 50  # a killed run repeats at most a fiftieth of it
-
-
-@dataclass(frozen=True)
-class SimulationSettings:
-    """Everything that decides a trajectory; kept beside it in ``simulation.json``."""
-
-    model: str
-    start: str
-    replicas: int
-    temperature: float
-    time_step: str
-    friction: str
-    duration: str
-    report_interval: str
-    seed: int
-    prior_only: bool
-    device: str
-    dtype: str
-
-    def __post_init__(self) -> None:
-        thermal_energy(self.temperature)
-        _ = self.n_frames, self.steps_per_frame
-        if not 0 <= quantity(self.friction, "rate") < math.inf:
-            raise InputError(f"the friction must be finite and not negative, not {self.friction!r}")
-        if self.seed < 0:
-            raise InputError(f"the seed must not be negative, not {self.seed}")
-
-    @property
-    def steps_per_frame(self) -> int:
-        """Time steps between frames."""
-        return whole_ratio(self.report_interval, self.time_step, ("report_interval", "time_step"))
-
-    @property
-    def n_frames(self) -> int:
-        """Frames in all."""
-        return whole_ratio(self.duration, self.report_interval, ("duration", "report_interval"))
+CHECKPOINTS, CHECKPOINT_SECONDS = 50, 60.0  # a killed run repeats at most a fiftieth of it, or a minute
 
 
 def simulate(
     model: PathLike,
     output: PathLike,
     *,
-    start: PathLike,
-    replicas: int = 1,
-    temperature: float | None = None,
+    start: PathLike | Sequence[PathLike],
+    replicas: int | None = None,
+    temperature: float | Sequence[float] | None = None,
+    integrator: str = "langevin",
     time_step: str = "2 fs",
     friction: str = "1 /ps",
     duration: str = "100 ps",
     report_interval: str = "0.2 ps",
+    exchange_interval: str | None = None,
+    checkpoint_interval: str | None = None,
     seed: int = 0,
+    topology: PathLike | None = None,
+    minimize: bool = False,
     prior_only: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
+    compile: bool = False,  # noqa: A002 - as in CGModel.compile
+    resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Simulate a model; the same call again continues a run that was stopped.
+    """Simulate a model; replicas of a molecule run as one batch (:class:`ReplicaSimulation`).
 
-    One replica runs through ASE (:class:`CGCalculator` under ``LangevinBAOAB``), several run as one batch
-    (:class:`ReplicaSimulation`).
+    A replica that explodes is stopped with a warning, and the others go on. SIGTERM and SIGINT (Ctrl-C) end the
+    simulation with a checkpoint, from which ``resume=True`` goes on bit by bit.
 
     Parameters
     ----------
@@ -95,17 +62,32 @@ def simulate(
         Model file, or the name of one that comes with ase-cg.
     output : path
         Folder for ``replica_000.h5`` … (MDTraj's HDF5) and ``simulation.json``.
-    start : path
-        A structure file, from which all replicas start, or a dataset, from whose frames each draws one.
-    replicas : int
-    temperature : float, optional
-        In K; by default the model's.
+    start : path, or sequence of paths
+        A structure file, from which all replicas start; a dataset (``dataset.h5``, or ``dataset.h5:molecule`` where it
+        holds several), or a trajectory, from whose frames each draws one. Several are of one molecule or of several.
+    replicas : int, optional
+        Of each start; by default one for each temperature.
+    temperature : float or sequence of float, optional
+        In K; by default the model's. Several are those of the replicas, again and again.
+    integrator : {"langevin", "overdamped", "verlet"}
     time_step, friction, duration, report_interval : str
         With units, such as ``"2 fs"``, ``"1 /ps"``, ``"100 ps"``, ``"0.2 ps"``.
+    exchange_interval : str, optional
+        Parallel tempering: how often neighbouring temperatures try to exchange, such as ``"1 ps"``.
+    checkpoint_interval : str, optional
+        Simulated time between checkpoints; by default a fiftieth of the duration or a minute, whichever is shorter.
     seed : int
+    topology : path, optional
+        Structure file of a starting trajectory that does not name its atoms.
+    minimize : bool
+        Relax the starts with the model before.
     prior_only : bool
         Leave the network out.
     device, dtype : str
+    compile : bool
+        Compile the model for these molecules and replicas first.
+    resume : bool
+        Go on with what the folder holds of the same simulation, or return at once if it is finished.
     overwrite : bool
         Discard what the folder holds of another run.
     quiet : bool
@@ -118,20 +100,27 @@ def simulate(
     Raises
     ------
     InputError
-        If something given is wrong, or the folder holds another simulation.
+        If something given is wrong, the folder is not empty, or the disk is full.
     SimulationError
-        If positions explode.
+        If all replicas exploded.
+    Interrupted
+        After SIGTERM or SIGINT; a KeyboardInterrupt.
     """
-    if replicas < 1:
-        raise InputError(f"the number of replicas must be at least 1, not {replicas}")
+    if resume and overwrite:
+        raise InputError("resume and overwrite contradict each other: go on with what is there, or discard it")
     loaded = CGModel.load(model)
     if prior_only:
         loaded = loaded.prior_only()
-    kelvin = loaded.card.temperature if temperature is None else float(temperature)
+    starts = [os.fspath(one) for one in ([start] if isinstance(start, str | os.PathLike) else start)]
+    structure = None if topology is None else existing_file(topology, "topology")
+    kelvin = _temperature(loaded, temperature)
+    hashes = [content_hash(*start_file(one)) for one in starts]
+    if not hashes:
+        raise InputError("a simulation needs a start")
     settings = SimulationSettings(
         model=file_hash(find_model(model)),
-        start=file_hash(existing_file(start, "start")),
-        replicas=replicas,
+        start=hashes if len(hashes) > 1 else hashes[0],
+        replicas=len(kelvin) if replicas is None and isinstance(kelvin, list) else 1 if replicas is None else replicas,
         temperature=kelvin,
         time_step=time_step,
         friction=friction,
@@ -141,104 +130,63 @@ def simulate(
         prior_only=prior_only,
         device=device,
         dtype=dtype,
+        form="compiled" if compile else "eager",
+        integrator=integrator,
+        exchange_interval=exchange_interval,
+        topology=None if structure is None else file_hash(structure),
+        minimize=minimize,
     )
-    if abs(kelvin - loaded.card.temperature) > TEMPERATURE_TOLERANCE:
-        warnings.warn(
-            f"simulating at {kelvin:g} K a model that is a free energy at {loaded.card.temperature:g} K: its averages "
-            "belong to that temperature only",
-            UserWarning,
-            stacklevel=2,
-        )
-    topology, positions = starting_positions(loaded, Path(start), replicas, seed)
-    options: dict[str, Any] = {
-        "topology": topology,
-        "temperature": kelvin,
-        "time_step": quantity(time_step, "time"),
-        "friction": quantity(friction, "rate"),
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-    }
-    engine: Engine = (
-        ASESimulation(loaded, positions, **options)
-        if replicas == 1
-        else ReplicaSimulation(loaded, positions, **options)
-    )
+    clock = _clock(settings, checkpoint_interval)
     folder = Path(output)
-    if _prepare_folder(folder, settings, overwrite=overwrite):
+    going_on = look(folder, settings, resume=resume, overwrite=overwrite)
+    if going_on and finished(folder):
+        conclude(folder, again=True)
         return folder
-    store = SegmentStore(folder)
-    _run(engine, store, settings, quiet=quiet)
-    frames, times = store.frames()
-    for replica in range(replicas):
-        write_trajectory(folder / f"replica_{replica:03d}.h5", frames[:, replica], times, topology)
-    store.remove()
+    _warn_of_temperatures(settings, loaded.card.temperature)
+    groups = grouped(
+        [
+            read_start(loaded, one, settings.replicas, seed=seed, number=number, topology=structure)
+            for number, one in enumerate(starts)
+        ]
+    )
+    stores = [SegmentStore(folder / "segments" / str(number)) for number in range(len(groups))]
+    with threads_for(max(len(group.positions) * n_pairs(group.topology.n_beads) for group in groups)):
+        made = [
+            prepare(loaded, g, settings, store if going_on else None) for g, store in zip(groups, stores, strict=True)
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "segments"):
+            if not going_on:
+                begin(folder, settings, loaded.card.temperature, groups)
+            run(folder, made, stores, settings, clock, quiet=quiet)
+    conclude(folder)
     return folder
 
 
-def _prepare_folder(folder: Path, settings: SimulationSettings, *, overwrite: bool) -> bool:
-    """Make the folder ready, or return True if the simulation is already finished there."""
-    record = folder / "simulation.json"
-    if record.is_file() and not overwrite:
-        found = read_record(record)
-        different = [key for key, value in asdict(settings).items() if found.get(key) != value]
-        if different:
-            raise InputError(
-                f"{folder} holds a simulation with another {different[0]} ({found.get(different[0])}); choose another "
-                "folder, or discard it with --overwrite (overwrite=True)"
-            )
-        return len(replica_paths(folder)) == settings.replicas and not SegmentStore(folder).folder.exists()
-    if folder.exists() and any(folder.iterdir()):
-        if not record.is_file():
-            raise InputError(f"{folder} is not empty and holds no simulation; choose another folder")
-        SegmentStore(folder).remove()
-        for path in replica_paths(folder):
-            path.unlink()
-    write_record(record, asdict(settings))
-    return False
+def _temperature(model: CGModel, given: float | Sequence[float] | None) -> float | list[float]:
+    if given is None:
+        return model.card.temperature
+    if isinstance(given, int | float):
+        return float(given)
+    values = [float(one) for one in given]
+    if not values:
+        raise InputError("the list of temperatures is empty")
+    return values if len(values) > 1 else values[0]
 
 
-def _run(engine: Engine, store: SegmentStore, settings: SimulationSettings, *, quiet: bool) -> None:
-    n_frames, steps_per_frame = settings.n_frames, settings.steps_per_frame
-    frame_interval = quantity(settings.time_step, "time") * steps_per_frame / PICOSECOND
-    many = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
-    title = f"Simulating {many}{' of the prior' if settings.prior_only else ''}"
-    done = 0
-    if (state := store.state()) is not None:
-        engine.load_state(*state)
-        done = len(store.frames()[1])
-    per_segment = max(1, n_frames // SEGMENTS)
-    edges = settings.replicas * n_pairs(engine.positions.shape[1])
-    with Progress(title, n_frames, quiet=quiet) as progress, threads_for(edges):
-        progress.advance(done)
-        while done < n_frames:
-            count = min(per_segment, n_frames - done)
-            frames = []
-            for _ in range(count):
-                engine.step(steps_per_frame)
-                frames.append(engine.positions.astype(np.float32))
-                progress.advance()
-            times = np.arange(done + 1, done + count + 1, dtype=np.float64) * frame_interval
-            store.write(np.stack(frames), times, *engine.save_state())
-            done += count
+def _clock(settings: SimulationSettings, interval: str | None) -> CheckpointClock:
+    if interval is None:
+        return CheckpointClock(max(1, settings.n_frames // CHECKPOINTS), CHECKPOINT_SECONDS)
+    steps = whole_ratio(interval, settings.time_step, ("checkpoint_interval", "time_step"))
+    return CheckpointClock(max(1, -(-steps // settings.steps_per_frame)), math.inf)
 
 
-def starting_positions(
-    model: CGModel, start: Path, replicas: int, seed: int
-) -> tuple[BeadTopology, NDArray[np.float64]]:
-    """Return topology and positions (R, N, 3) in Å: of a structure file, or of frames drawn from a dataset."""
-    if start.suffix in {".h5", ".hdf5"}:
-        with Dataset.open(start) as dataset:
-            molecule = dataset.only_molecule()
-            rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-            weights = molecule.weights()
-            if weights is None:
-                drawn = rng.choice(molecule.n_frames, size=replicas, replace=replicas > molecule.n_frames)
-            else:
-                drawn = rng.choice(molecule.n_frames, size=replicas, p=weights / weights.sum())
-            unique, inverse = np.unique(drawn, return_inverse=True)
-            return molecule.topology, molecule.coordinates(unique)[inverse].astype(float)
-    from ase_cg.beads.atoms import read_beads, read_topology
-
-    positions = read_beads(start, model).get_positions()
-    return read_topology(start, model.card.resolution), np.repeat(positions[None], replicas, axis=0)
+def _warn_of_temperatures(settings: SimulationSettings, model: float) -> None:
+    other = [kelvin for kelvin in settings.temperatures if abs(kelvin - model) > TEMPERATURE_TOLERANCE]
+    if other:
+        warnings.warn(
+            f"simulating at {', '.join(f'{kelvin:g}' for kelvin in other)} K a model that is a free energy at "
+            f"{model:g} K: its averages belong to that temperature only",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,153 +1,180 @@
-"""What a simulation writes: segments with checkpoints while it runs, MDTraj's HDF5 when it is done."""
+"""The trajectories of a finished simulation: MDTraj's HDF5, one file a replica."""
 
-import shutil
+import errno
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from ase import units as ase_units
+from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
-from ase_cg.errors import InputError, reason
+from ase_cg.errors import InputError, hint, reason
 from ase_cg.files import read_record, written_whole
 from ase_cg.units import FEMTOSECOND
 
 PICOSECOND = 1e3 * FEMTOSECOND
 ANGSTROM_PER_NM = 10.0
+EV_PER_KJ_PER_MOL = ase_units.kJ / ase_units.mol
+SAME_TEMPERATURE = 1.0  # K
 
 
-class SegmentStore:
-    """Frames and checkpoints of a running simulation.
+class Energies(NamedTuple):
+    """Potential and kinetic energies in eV of some frames, each of shape (F,)."""
 
-    Every part is a file of its own that appears whole or not at all: first a segment of frames, then the
-    checkpoint that counts it. Killed at any moment, a run continues from the checkpoint and has lost no frame
-    that it counts.
+    potential: NDArray[np.float64]
+    kinetic: NDArray[np.float64]
+
+
+class TrajectoryWriter:
+    """Appends frames to an open HDF5 file of MDTraj.
 
     Parameters
     ----------
-    folder : Path
+    path : Path
+    topology : BeadTopology
+        Of N beads.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "segments"
+    def __init__(self, path: Path, topology: BeadTopology) -> None:
+        from mdtraj.formats import HDF5TrajectoryFile
 
-    def write(
-        self, frames: NDArray[np.float32], times: NDArray[np.float64], arrays: dict[str, NDArray[Any]], text: str
-    ) -> None:
-        """Write frames (k, R, N, 3) in Å at `times` (k,) in ps, and the state after the last of them."""
-        from safetensors.numpy import save_file
+        self._path = path
+        self._file = HDF5TrajectoryFile(str(path), "w")
+        self._file.topology = topology.to_mdtraj()
+        self._freedom = 3 * topology.n_beads
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        count = self.count()
-        with written_whole(self._segment(count), overwrite=True) as partial:
-            save_file({"frames": np.ascontiguousarray(frames), "times": times}, partial)
-        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        with written_whole(self._checkpoint, overwrite=True) as partial:
-            save_file(tensors, partial, metadata={"segments": str(count + 1), "state": text})
+    def write(self, frames: NDArray[Any], times: NDArray[np.float64], energies: Energies | None = None) -> None:
+        """Append frames (F, N, 3) in Å at times (F,) in ps."""
+        more = {}
+        if energies is not None:
+            more = {
+                "potentialEnergy": energies.potential / EV_PER_KJ_PER_MOL,
+                "kineticEnergy": energies.kinetic / EV_PER_KJ_PER_MOL,
+                "temperature": 2 * energies.kinetic / (self._freedom * kB),
+            }
+        with self._os_errors():
+            self._file.write(coordinates=np.asarray(frames, dtype=np.float32) / ANGSTROM_PER_NM, time=times, **more)
 
-    def count(self) -> int:
-        """Return the number of segments that the checkpoint counts; 0 without one."""
-        return self._read_checkpoint()[0] if self._checkpoint.exists() else 0
+    def close(self) -> None:
+        """Close the file."""
+        with self._os_errors():
+            self._file.close()
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], str] | None:
-        """Return the state to continue from, or None."""
-        if not self._checkpoint.exists():
-            return None
-        _, arrays, text = self._read_checkpoint()
-        return arrays, text
-
-    def frames(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return all frames (F, R, N, 3) in Å and their times (F,) in ps."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
         try:
-            parts = [load_file(self._segment(i)) for i in range(self.count())]
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"a segment in {self.folder} is missing or damaged ({reason(error)}); start again with --overwrite"
-            ) from error
-        return np.concatenate([part["frames"] for part in parts]), np.concatenate([part["times"] for part in parts])
-
-    def remove(self) -> None:
-        """Delete all segments; first the checkpoint, so that a kill in between leaves nothing that is counted."""
-        self._checkpoint.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    def _segment(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.safetensors"
-
-    def _read_checkpoint(self) -> tuple[int, dict[str, NDArray[Any]], str]:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self._checkpoint, framework="np") as file:
-                metadata = file.metadata()
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            return int(metadata["segments"]), arrays, metadata["state"]
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
-            raise InputError(
-                f"the checkpoint {self._checkpoint} is damaged: {reason(error)}; start again with --overwrite"
-            ) from error
+            yield
+        except RuntimeError as error:  # PyTables' kind, also of a full disk
+            raise OSError(errno.EIO, reason(error), str(self._path)) from error
 
 
-def write_trajectory(
-    path: Path, frames: NDArray[np.float32], times: NDArray[np.float64], topology: BeadTopology
-) -> None:
+def write_trajectory(path: Path, frames: NDArray[Any], times: NDArray[np.float64], topology: BeadTopology) -> None:
     """Write frames (F, N, 3) in Å at times (F,) in ps as MDTraj's HDF5."""
-    from mdtraj.formats import HDF5TrajectoryFile
-
-    with written_whole(path, overwrite=True) as partial, HDF5TrajectoryFile(str(partial), "w") as file:
-        file.topology = topology.to_mdtraj()
-        file.write(coordinates=frames / ANGSTROM_PER_NM, time=times)
+    with written_whole(path, overwrite=True) as partial:
+        writer = TrajectoryWriter(partial, topology)
+        try:
+            writer.write(frames, times)
+        finally:
+            writer.close()
 
 
 def replica_paths(folder: Path) -> list[Path]:
     """Return the finished trajectories of a simulation folder, in order."""
-    return sorted(folder.glob("replica_*.h5"))
+    record = folder / "simulation.json"
+    entries = read_record(record).get("trajectories") if record.is_file() else None
+    if entries is None:
+        return sorted(folder.glob("replica_*.h5"))
+    return [folder / entry["file"] for entry in entries if (folder / entry["file"]).is_file()]
 
 
-def read_simulation(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+def read_simulation(
+    folder: Path, *, start: str | None = None, temperature: float | None = None
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Read a finished simulation.
+
+    Parameters
+    ----------
+    folder : Path
+    start : str, optional
+        Read the replicas of this start only; needed where there are several molecules.
+    temperature : float, optional
+        In K; read the replicas at this temperature only. Where there are several, by default that of the model.
 
     Returns
     -------
     frames : ndarray, shape (R, F, N, 3)
-        In Å.
+        In Å; without replicas that were stopped, of which a warning counts the number.
     settings : dict
         What ``simulation.json`` says, and ``beads``: the beads' labels as in :func:`bead_labels`.
 
     Raises
     ------
     InputError
-        If the folder holds no simulation, an unfinished one, or damaged files.
+        If the folder holds no simulation, an unfinished one, or damaged files; or what was asked for is not there.
     """
-    import mdtraj
-
     record = folder / "simulation.json"
     if not record.is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
     settings = read_record(record)
     paths = replica_paths(folder)
-    if len(paths) != settings["replicas"]:
-        raise InputError(f"the simulation in {folder} is not finished; continue it with the same `ase-cg simulate`")
-    replicas = []
-    topology = None
-    for path in paths:
-        try:
-            loaded = mdtraj.load(str(path))
-        except Exception as error:
-            # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
-            raise InputError(
-                f"{path} is truncated or damaged ({reason(error)}); simulate again with --overwrite"
-            ) from error
-        replicas.append(loaded.xyz * ANGSTROM_PER_NM)
-        topology = loaded.topology
-    return np.stack(replicas), settings | {"beads": _labels(topology)}
+    if len(paths) != len(settings.get("trajectories", range(settings["replicas"]))):
+        raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")
+    chosen = paths if "trajectories" not in settings else _chosen(folder, settings, start, temperature)
+    stopped = {entry["file"] for entry in settings.get("summary", {}).get("stopped", [])}
+    whole = [path for path in chosen if path.name not in stopped]
+    if not whole:
+        raise InputError(f"all replicas of the simulation in {folder} exploded; there is nothing to analyze")
+    if len(whole) < len(chosen):
+        warnings.warn(
+            f"{len(chosen) - len(whole)} of {len(chosen)} replicas in {folder} exploded and are left out",
+            UserWarning,
+            stacklevel=2,
+        )
+    loaded = [_load(path) for path in whole]
+    topology = loaded[0].topology
+    return np.stack([one.xyz * ANGSTROM_PER_NM for one in loaded]), settings | {"beads": _labels(topology)}
+
+
+def _chosen(folder: Path, settings: dict[str, Any], start: str | None, temperature: float | None) -> list[Path]:
+    entries = settings["trajectories"]
+    starts = list(dict.fromkeys(entry["start"] for entry in entries))
+    if start is not None:
+        if start not in starts:
+            raise InputError(f"the simulation in {folder} has no start {start!r}; {hint(start, starts)}")
+        entries = [entry for entry in entries if entry["start"] == start]
+    molecules = list(dict.fromkeys(entry["molecule"] for entry in entries))
+    if len(molecules) > 1:
+        raise InputError(
+            f"the simulation in {folder} is of several molecules ({', '.join(molecules)}); say which start to read"
+        )
+    temperatures = sorted({entry["temperature"] for entry in entries})
+    if temperature is None and len(temperatures) == 1:
+        return [folder / entry["file"] for entry in entries]
+    kelvin = settings["model_temperature"] if temperature is None else temperature
+    kept = [entry for entry in entries if abs(entry["temperature"] - kelvin) <= SAME_TEMPERATURE]
+    if not kept:
+        shown = ", ".join(f"{t:g}" for t in temperatures)
+        raise InputError(
+            f"the simulation in {folder} is at {shown} K, and not at {kelvin:g} K; say at which to read it"
+        )
+    return [folder / entry["file"] for entry in kept]
+
+
+def _load(path: Path) -> Any:
+    import mdtraj
+
+    try:
+        return mdtraj.load(str(path))
+    except Exception as error:
+        # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
+        raise InputError(
+            f"{path} is truncated or damaged ({reason(error)}); simulate again with --overwrite"
+        ) from error
 
 
 def bead_labels(topology: BeadTopology) -> list[str]:
@@ -156,4 +183,9 @@ def bead_labels(topology: BeadTopology) -> list[str]:
 
 
 def _labels(topology: Any) -> list[str]:
-    return [f"{atom.residue.name}{atom.residue.resSeq}:{atom.name}" for atom in topology.atoms]
+    return atom_labels(topology.atoms)
+
+
+def atom_labels(atoms: Iterable[Any]) -> list[str]:
+    """Return atoms of MDTraj as ``ALA2:CA``."""
+    return [f"{atom.residue.name}{atom.residue.resSeq}:{atom.name}" for atom in atoms]

@@ -5,7 +5,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ase_cg.labels.base import LabelSource, draw_noise, required_forces, required_noise_std
+from ase_cg.labels.base import (
+    LabelSource,
+    required_forces,
+    required_noise_std,
+    required_thermal_energy,
+    second_moment,
+)
+from ase_cg.labels.frame_noise import FrameNoise
 
 
 class ForcesAndNoise(LabelSource):
@@ -43,21 +50,19 @@ class ForcesAndNoise(LabelSource):
         self.register_buffer("alpha", alpha)
 
     @classmethod
-    def fit(cls, forces: Tensor | None, *, kT: float, noise_std: float | None) -> Self:
+    def fit(cls, forces: Tensor | None, *, kT: float, noise_std: float | None, weights: Tensor | None = None) -> Self:
         """Compute S from the training split's mapped forces; see :meth:`LabelSource.fit`."""
-        sigma = required_noise_std(cls.name, noise_std)
-        recorded = required_forces(cls.name, forces).double()
-        moment = torch.einsum("fix,fjx->ij", recorded, recorded) / (3 * len(recorded))
-        return cls(sigma, kT, moment)
+        sigma, energy = required_noise_std(cls.name, noise_std), required_thermal_energy(cls.name, kT)
+        return cls(sigma, energy, second_moment(required_forces(cls.name, forces), weights))
 
     def variance(self) -> float:
         """Return the theoretical mean square of a label component, tr(Sα)/N, in (eV/Å)²."""
         return float(torch.trace(self.second_moment @ self.alpha)) / len(self.alpha)
 
-    def forward(self, x: Tensor, forces: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, forces: Tensor | None, noise: FrameNoise) -> tuple[Tensor, Tensor]:
         """Return noised positions and the combined labels."""
         recorded = required_forces(self.name, forces)
-        epsilon = self.noise_std * draw_noise(x, generator)
+        epsilon = self.noise_std * noise.normal(x)
         pull = -(self.kT / self.noise_std**2) * epsilon
         alpha = self.alpha.to(x.dtype)
         # α F + (1 − α) pull

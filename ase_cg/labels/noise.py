@@ -2,10 +2,10 @@
 
 from typing import Self
 
-import torch
 from torch import Tensor
 
-from ase_cg.labels.base import LabelSource, draw_noise, required_noise_std
+from ase_cg.labels.base import LabelSource, required_noise_std, required_thermal_energy
+from ase_cg.labels.frame_noise import FrameNoise
 
 
 class Noise(LabelSource):
@@ -31,11 +31,22 @@ class Noise(LabelSource):
         self.kT = kT
 
     @classmethod
-    def fit(cls, forces: Tensor | None, *, kT: float, noise_std: float | None) -> Self:  # noqa: ARG003 - the contract
-        """Take σ; see :meth:`LabelSource.fit`."""
-        return cls(required_noise_std(cls.name, noise_std), kT)
+    def fit(
+        cls,
+        forces: Tensor | None,  # noqa: ARG003 - the contract
+        *,
+        kT: float,
+        noise_std: float | None,
+        weights: Tensor | None = None,  # noqa: ARG003
+    ) -> Self:
+        """Take σ and kT; see :meth:`LabelSource.fit`."""
+        return cls(required_noise_std(cls.name, noise_std), required_thermal_energy(cls.name, kT))
 
-    def forward(self, x: Tensor, forces: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def variance(self) -> float:
+        """Return the mean square of a label component, (kT/σ)², in (eV/Å)²."""
+        return (self.kT / self.noise_std) ** 2
+
+    def forward(self, x: Tensor, forces: Tensor | None, noise: FrameNoise) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return noised positions and the forces that pull back."""
-        epsilon = self.noise_std * draw_noise(x, generator)
+        epsilon = self.noise_std * noise.normal(x)
         return x + epsilon, -(self.kT / self.noise_std**2) * epsilon

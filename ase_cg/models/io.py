@@ -18,6 +18,7 @@ from ase_cg.models.priors import PRIORS
 from ase_cg.models.priors.prior_set import PriorSet
 
 METADATA_KEY = "ase_cg"
+FRAMES = "frames."
 
 
 def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -51,6 +52,7 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
         "card": model.card.to_dict(),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors |= {f"{FRAMES}{i}": frames.cpu().float().contiguous() for i, frames in enumerate(model.frames)}
     with written_whole(path, overwrite=overwrite) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata)})
 
@@ -113,6 +115,8 @@ def find_model(path: str | os.PathLike[str]) -> Path:
 
 def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
     vocabulary = tuple(data["vocabulary"])
+    kept = sorted((int(name.removeprefix(FRAMES)), name) for name in tensors if name.startswith(FRAMES))
+    frames = [tensors.pop(name) for _, name in kept]
     spec = data["backbone"]
     # Made on the CPU without touching the global random numbers: the weights are overwritten below.
     with torch.random.fork_rng(devices=[]):
@@ -125,6 +129,7 @@ def _build(data: dict[str, Any], tensors: dict[str, Tensor]) -> CGModel:
         backbone=backbone,
         backbone_name=None if spec is None else spec["name"],
         training_priors=None if training is None else _priors(training, "training_priors", tensors, len(vocabulary)),
+        frames=frames,
     )
     dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
     model.to(dtype)

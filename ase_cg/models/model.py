@@ -4,9 +4,11 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
@@ -14,6 +16,9 @@ from ase_cg.data.graph import BeadGraph, topology_graph
 from ase_cg.errors import InputError, hint
 from ase_cg.models.base import Backbone, energy_and_forces, sum_over_molecules
 from ase_cg.models.priors.prior_set import PriorSet
+
+if TYPE_CHECKING:
+    from ase_cg.inference.compiled import CompiledModel
 
 DTYPES = ("float32", "float64")
 PriorChoice = Literal["simulation", "training"]
@@ -79,6 +84,8 @@ class CGModel(nn.Module):
     training_priors : PriorSet, optional
         Those the network was trained with, where they differ ("sharpened priors"): fitted to noised data,
         while `priors` are fitted to the clean data.
+    frames : sequence of Tensor, each of shape (F, N, 3)
+        Some frames of the data of each of the card's molecules, in Å: fast forms of the model are checked with them.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class CGModel(nn.Module):
         backbone: Backbone | None = None,
         backbone_name: str | None = None,
         training_priors: PriorSet | None = None,
+        frames: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
         if not len(priors.terms) and backbone is None:
@@ -103,6 +111,10 @@ class CGModel(nn.Module):
         self.backbone = backbone
         self.backbone_name = backbone_name
         self.training_priors = training_priors
+        self.frames = tuple(frames)
+        for number, (topology, found) in enumerate(zip(card.topologies, self.frames, strict=False)):
+            if found.ndim != 3 or found.shape[1:] != (topology.n_beads, 3):
+                raise InputError(f"frames {number} of shape {tuple(found.shape)} do not fit {topology.n_beads} beads")
 
     @property
     def cutoff(self) -> float:
@@ -170,11 +182,18 @@ class CGModel(nn.Module):
             raise InputError(f"the model has no term {unknown[0]!r}; {hint(unknown[0], known)}")
         chosen = PriorSet([term for name, term in self.priors.terms.items() if name in names])  # type: ignore[misc]
         network = self.backbone if "network" in names else None
-        return CGModel(self.vocabulary, chosen, self.card, backbone=network, backbone_name=self.backbone_name)
+        return CGModel(
+            self.vocabulary,
+            chosen,
+            self.card,
+            backbone=network,
+            backbone_name=self.backbone_name,
+            frames=self.frames,
+        )
 
     def prior_only(self) -> "CGModel":
         """Return the model without its network."""
-        return CGModel(self.vocabulary, self.priors, self.card)
+        return CGModel(self.vocabulary, self.priors, self.card, frames=self.frames)
 
     def with_priors(self, choice: PriorChoice) -> "CGModel":
         """Return the model with the priors of simulation (as it is) or those of training."""
@@ -186,6 +205,61 @@ class CGModel(nn.Module):
             self.card,
             backbone=self.backbone,
             backbone_name=self.backbone_name,
+            frames=self.frames,
+        )
+
+    def frames_of(self, topology: BeadTopology) -> NDArray[np.float64] | None:
+        """Return the frames kept of a molecule, shape (F, N, 3) in Å, or None."""
+        for known, frames in zip(self.card.topologies, self.frames, strict=False):
+            if known.names == topology.names and len(frames):
+                return frames.double().cpu().numpy()
+        return None
+
+    def compile(  # type: ignore[override] # nn.Module.compile is another thing, and not for users of a model
+        self,
+        topology: BeadTopology | None = None,
+        *,
+        replicas: int = 1,
+        device: str = "cpu",
+        dtype: str = "float32",
+        frames: ArrayLike | None = None,
+        gate: float = 1e-5,
+        quiet: bool = False,
+    ) -> "CompiledModel":
+        """Make the model fast for replicas of one molecule.
+
+        Radial functions become tables, the layout dense, and energies, forces and whole time steps one graph of native
+        code, which is kept in the user's cache folder: the first time takes a minute or more.
+
+        Parameters
+        ----------
+        topology : BeadTopology, optional
+            Of N beads; by default the molecule the model was trained on.
+        replicas : int
+            R.
+        device : str
+        dtype : {"float32", "float64"}
+            Of the evaluation.
+        frames : array_like, shape (F, N, 3), optional
+            Conformations in Å to measure the error on; by default those in the model's file.
+        gate : float
+            Greatest error of the forces on these frames, as a root mean square relative to that of the forces.
+        quiet : bool
+
+        Returns
+        -------
+        CompiledModel
+            Its ``energy_and_forces(positions)`` maps (R, N, 3) in Å to energies (R,) in eV and forces in eV/Å.
+
+        Raises
+        ------
+        InputError
+            If something given is wrong, or the gate cannot be met.
+        """
+        from ase_cg.inference.compiled import compile_model
+
+        return compile_model(
+            self, topology, replicas=replicas, device=device, dtype=dtype, frames=frames, gate=gate, quiet=quiet
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ase_cg.beads.residues import PARENTS, RESIDUES
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, file_hash
+from ase_cg.files import existing_file, fingerprint, listed
 from ase_cg.models.backbones.schnet import SchNet
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.torchmd import read_torchmd_force_field, torchmd_priors, torchmd_type
@@ -83,7 +83,7 @@ def import_torchmdnet(
         If a file cannot be read, the architecture is another, or a molecule has beads that the model does not know.
     """
     weights, hyper_parameters = read_checkpoint(checkpoint)
-    files = [Path(path) for path in ([priors] if isinstance(priors, str | os.PathLike) else priors)]
+    files = listed(priors)
     sections = read_torchmd_force_field(*files)
     numbers = dict(EMBEDDINGS if embeddings is None else embeddings)
     vocabulary = _vocabulary(numbers, sections)
@@ -96,15 +96,11 @@ def import_torchmdnet(
         resolution="calpha",
         topologies=tuple(topologies),
         labels="atomistic",
-        provenance={"imported_from": [_fingerprint(path) for path in (Path(checkpoint), *files)]},
+        provenance={"imported_from": [fingerprint(path) for path in (Path(checkpoint), *files)]},
     )
     terms = torchmd_priors(sections, vocabulary)
     model = CGModel(vocabulary, terms, card, backbone=backbone, backbone_name="schnet")
     return model.to(torch.float32).requires_grad_(requires_grad=False)
-
-
-def _fingerprint(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": file_hash(path)}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from ase_cg.progress import Progress
 
@@ -28,6 +28,47 @@ class EpochProgress(lightning.Callback):
             if name in metrics
         ]
         self._progress.advance(note="loss " + ", ".join(shown) + " (kcal/mol/Å)²")
+
+
+class EpochRecord(lightning.Callback):
+    """Keeps what is known of an epoch in its checkpoint, so that a resumed training reports what it would have.
+
+    Parameters
+    ----------
+    averages : tuple of str
+        Those of the training frames, which Lightning makes known only after the checkpoint.
+    metrics : tuple of str
+        Those of validation; some may be missing.
+    """
+
+    def __init__(self, averages: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+        self._averages, self._metrics = averages, metrics
+        self._values: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the values, before the checkpoint is written."""
+        if trainer.state.fn != "fit":
+            return
+        averages: Any = pl_module.averages
+        known = trainer.callback_metrics
+        self._values = {name: float(averages[name].compute()) for name in self._averages}
+        self._values |= {name: float(known[name]) for name in self._metrics if name in known}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values."""
+        return dict(self._values)
+
+    def of(self, checkpoint: dict[str, Any]) -> dict[str, float]:
+        """Return the values that a checkpoint holds."""
+        return dict(checkpoint["callbacks"][self.state_key])
+
+
+class Patience(EarlyStopping):
+    """Early stopping that remembers, after a stop and resume, that it had stopped the training already."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Stop at once where patience had run out."""
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class RelocatableCheckpoint(ModelCheckpoint):

@@ -12,12 +12,13 @@ from torch import Tensor
 from ase_cg.beads.atoms import standard_vocabulary
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset, Molecule
-from ase_cg.data.splits import Split, split_by_blocks, spread_frames
+from ase_cg.data.splits import Split, split_by_blocks, spread_frames, subset_frames
 from ase_cg.errors import InputError
 from ase_cg.labels import label_source
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.frames import Batch
-from ase_cg.training.recipe import Recipe, TrainingSection
+from ase_cg.training.recipe import Recipe
+from ase_cg.training.training_settings import TrainingSection
 
 LABEL_FRAMES = 200_000  # streamed frames whose forces the labels are fitted to
 SplitPart = Literal["train", "validation", "test"]
@@ -35,6 +36,8 @@ class MoleculeData(NamedTuple):
         All frames, in memory; `coordinates` is None where frames are streamed, `forces` also where none are needed.
     label_forces : ndarray of shape (F, N, 3), or None
         Those of the training part (or enough of them) that the labels are fitted to.
+    weights, label_weights : ndarray of shape (F,), or None
+        Of the same frames.
     """
 
     name: str
@@ -43,6 +46,8 @@ class MoleculeData(NamedTuple):
     coordinates: NDArray[np.float32] | None
     forces: NDArray[np.float32] | None
     label_forces: NDArray[np.float32] | None
+    weights: NDArray[np.float64] | None
+    label_weights: NDArray[np.float64] | None
 
 
 class TrainingData(NamedTuple):
@@ -62,35 +67,46 @@ class TrainingData(NamedTuple):
         """Of the molecules."""
         return tuple(molecule.topology for molecule in self.molecules)
 
-    def loader(self, part: SplitPart, settings: TrainingSection) -> Iterable[Batch]:
-        """Make the loader of a part of the frames; those of the training part are shuffled."""
-        from ase_cg.training.frames import frame_loader
+    def loader(self, part: SplitPart, settings: TrainingSection, seed: int) -> Iterable[Batch]:
+        """Make the loader of a part of the frames; those of the training part are shuffled, and drawn by weight."""
+        from ase_cg.training.frames import MoleculeFrames, frame_loader
         from ase_cg.training.streaming import FrameStream
 
         shuffle = part == "train"
-        common: dict[str, Any] = {"batch_size": settings.batch_size, "shuffle": shuffle, "seed": settings.seed}
+        common: dict[str, Any] = {"batch_size": settings.batch_size, "shuffle": shuffle, "seed": seed}
         first = self.molecules[0]
         if first.coordinates is None:
+            frames = getattr(first.split, part)
+            weights = None if first.weights is None else first.weights[frames]
             with_forces = first.label_forces is not None
-            return FrameStream(self.path, first.name, getattr(first.split, part), with_forces=with_forces, **common)
+            return FrameStream(self.path, first.name, frames, with_forces=with_forces, weights=weights, **common)
         arrays = []
         for molecule in self.molecules:
             frames = getattr(molecule.split, part)
-            coordinates = np.asarray(molecule.coordinates)[frames]
-            arrays.append((coordinates, None if molecule.forces is None else molecule.forces[frames]))
+            arrays.append(
+                MoleculeFrames(
+                    np.asarray(molecule.coordinates)[frames],
+                    None if molecule.forces is None else molecule.forces[frames],
+                    frames,
+                    None if molecule.weights is None else molecule.weights[frames],
+                )
+            )
         return frame_loader(arrays, balance=settings.balance, **common)
 
 
 def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
     """Read the dataset, split each molecule's frames, and fit the priors to the training parts.
 
+    The recipe is one of a single noise level.
+
     Raises
     ------
     InputError
-        If molecules differ in temperature or resolution, have weights, no forces where the labels need them, or too few
-        frames, or several are larger than the memory that may be used.
+        If molecules differ in temperature or resolution, have no forces where the labels need them, too few frames, or
+        a part of them without weight, or several are larger than the memory that may be used.
     """
     settings = recipe.training
+    (noise_std,) = recipe.noise_levels
     with Dataset.open(path) as dataset:
         found = list(dataset.molecules.values())
         _check_alike(found)
@@ -114,7 +130,7 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
                 seed=settings.seed,
             )
 
-        noised = fitted(recipe.noise_std) if recipe.noise_std else None
+        noised = fitted(noise_std) if noise_std else None
         sharpened = noised is not None and recipe.sharpened_priors
         return TrainingData(
             path=path,
@@ -132,11 +148,6 @@ def _check_alike(molecules: list[Molecule]) -> None:
     """Refuse what one model cannot be trained on."""
     first = molecules[0]
     for molecule in molecules:
-        if molecule.has_weights:
-            raise InputError(
-                f"molecule {molecule.name!r} has frame weights, which training does not use yet; map it without them, "
-                "from frames resampled by weight"
-            )
         for what, mine, other in (
             ("temperature", molecule.temperature, first.temperature),
             ("resolution", molecule.resolution, first.resolution),
@@ -152,10 +163,15 @@ def _check_alike(molecules: list[Molecule]) -> None:
 def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, streamed: bool) -> MoleculeData:
     fractions = (settings.validation_fraction, settings.test_fraction)
     split = split_by_blocks(molecule, fractions, blocks=settings.blocks, seed=settings.seed)
+    # Of the training part only: losses of several fractions can be compared.
+    split = split._replace(train=subset_frames(split.train, settings.fraction, settings.subset))
+    weights = molecule.weights()
+    _check_weights(molecule.name, weights, split)
     forces = molecule.forces() if needs_forces and not streamed else None
-    label_forces = None if forces is None else forces[split.train]
-    if needs_forces and streamed:
-        label_forces = molecule.forces(spread_frames(split.train, LABEL_FRAMES))
+    label_frames = spread_frames(split.train, LABEL_FRAMES) if streamed else split.train
+    label_forces = None
+    if needs_forces:
+        label_forces = molecule.forces(label_frames) if forces is None else forces[label_frames]
     return MoleculeData(
         name=molecule.name,
         topology=molecule.topology,
@@ -163,7 +179,18 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
         coordinates=None if streamed else molecule.coordinates(),
         forces=forces,
         label_forces=label_forces,
+        weights=weights,
+        label_weights=None if weights is None else weights[label_frames],
     )
+
+
+def _check_weights(name: str, weights: NDArray[np.float64] | None, split: Split) -> None:
+    for part, frames in zip(split._fields, split, strict=True):
+        if weights is not None and not weights[frames].sum() > 0:
+            raise InputError(
+                f"molecule {name!r}: no frame of the {part} part has a weight above zero; choose another training.seed "
+                "or other training.blocks"
+            )
 
 
 def _size(molecule: Molecule, *, with_forces: bool) -> float:
@@ -171,6 +198,6 @@ def _size(molecule: Molecule, *, with_forces: bool) -> float:
     return 2 * 12.0 * molecule.n_frames * molecule.topology.n_beads * (2 if with_forces else 1)
 
 
-def as_tensor(array: NDArray[np.float32] | None) -> Tensor | None:
+def as_tensor(array: NDArray[Any] | None) -> Tensor | None:
     """Return an array as a tensor, None as None."""
     return None if array is None else torch.from_numpy(array)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ase_cg.data.splits import drawn_by_weight
+from ase_cg.training.distributed import own_rows
+
 Balance = Literal["molecules", "frames"]
+Numbers = TypeVar("Numbers", Tensor, NDArray[np.int64])
+COPY_BIT = 40  # of a draw's number; those below are the frame's
 
 
 class Part(NamedTuple):
-    """Frames of one molecule in a batch.
+    """Frames of one molecule in a batch, those of this process.
 
     Attributes
     ----------
@@ -24,46 +29,122 @@ class Part(NamedTuple):
         In Å.
     forces : Tensor of shape (B, N, 3), or None
         In eV/Å.
+    draws : Tensor of int64, shape (B,)
+        Number that no other frame of the molecule has, and no other copy of the frame in the same epoch.
+    weights : Tensor, shape (B,)
+        How much each frame counts.
     """
 
     molecule: int
     coordinates: Tensor
     forces: Tensor | None
+    draws: Tensor
+    weights: Tensor
 
 
-Batch = list[Part]
-Arrays = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+class Batch(NamedTuple):
+    """Frames that are evaluated together.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        Of this process.
+    components : float
+        3N summed over the frames of the batch by weight, of all processes.
+    """
+
+    parts: tuple[Part, ...]
+    components: float
+
+
+class MoleculeFrames(NamedTuple):
+    """Frames of one molecule.
+
+    Attributes
+    ----------
+    coordinates : ndarray, shape (F, N, 3)
+        In Å.
+    forces : ndarray of shape (F, N, 3), or None
+        In eV/Å.
+    numbers : ndarray of int, shape (F,), or None
+        Of the frames in their dataset; by default 0, 1, ….
+    weights : ndarray of shape (F,), or None
+        By default all frames count the same.
+    """
+
+    coordinates: NDArray[np.float32]
+    forces: NDArray[np.float32] | None
+    numbers: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
+
+
+def make_part(
+    molecule: int, arrays: tuple[Tensor, Tensor | None], draws: Tensor, weights: Tensor | None
+) -> tuple[Part, float]:
+    """Return this process's share of the frames of a molecule, and the weight of all of them.
+
+    Where there are fewer frames than processes, some process gets a frame that does not count.
+    """
+    coordinates, forces = arrays
+    everything = torch.ones(len(coordinates)) if weights is None else weights
+    rows = own_rows(len(coordinates))
+    own = everything[rows]
+    if not len(own):
+        rows, own = slice(0, 1), torch.zeros(1)
+    part = Part(molecule, coordinates[rows], None if forces is None else forces[rows], draws[rows], own)
+    return part, float(everything.sum()) * 3 * coordinates.shape[1]
 
 
 class FrameDataset(Dataset[Batch]):
-    """Frames in memory; an item is a batch, named by rows of (molecule, frame).
+    """Frames in memory; an item is a batch, named by rows of (molecule, frame, copy).
 
     Parameters
     ----------
-    molecules : sequence of (ndarray, ndarray or None)
-        Coordinates in Å and forces in eV/Å of each molecule, both (F, N, 3).
+    molecules : sequence of MoleculeFrames
+    weighted : bool
+        Give frames their weights; where they were drawn by weight they count the same.
     """
 
-    def __init__(self, molecules: Sequence[Arrays]) -> None:
+    def __init__(self, molecules: Sequence[MoleculeFrames], *, weighted: bool) -> None:
         self.molecules = [
-            (torch.from_numpy(coordinates), None if forces is None else torch.from_numpy(forces))
-            for coordinates, forces in molecules
+            (torch.from_numpy(m.coordinates), None if m.forces is None else torch.from_numpy(m.forces))
+            for m in molecules
+        ]
+        self._numbers = [
+            torch.arange(len(m.coordinates)) if m.numbers is None else torch.from_numpy(m.numbers) for m in molecules
+        ]
+        self._weights = [
+            None if m.weights is None or not weighted else torch.from_numpy(m.weights / m.weights.mean()).float()
+            for m in molecules
         ]
 
     def __len__(self) -> int:
         return sum(len(coordinates) for coordinates, _ in self.molecules)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Batch:
-        batch = []
+        parts, components = [], 0.0
         for molecule in np.unique(rows[:, 0]).tolist():
-            frames = rows[rows[:, 0] == molecule, 1]
+            _, frames, copies = torch.from_numpy(rows[rows[:, 0] == molecule]).T
             coordinates, forces = self.molecules[molecule]
-            batch.append(Part(molecule, coordinates[frames], None if forces is None else forces[frames]))
-        return batch
+            weights = self._weights[molecule]
+            part, total = make_part(
+                molecule,
+                (coordinates[frames], None if forces is None else forces[frames]),
+                draw_numbers(self._numbers[molecule][frames], copies),
+                None if weights is None else weights[frames],
+            )
+            parts.append(part)
+            components += total
+        return Batch(tuple(parts), components)
+
+
+def draw_numbers(frames: Numbers, copies: Numbers) -> Numbers:
+    """Return the number of each draw, of the frame's number and that of its copy in the epoch."""
+    return frames + (copies << COPY_BIT)
 
 
 class BatchSampler(Sampler[NDArray[np.int64]]):
-    """Gives the rows of (molecule, frame) of each batch; their order depends on the seed and the epoch only.
+    """Gives the rows of (molecule, frame, copy) of each batch; their order depends on the seed and the epoch only.
 
     Parameters
     ----------
@@ -76,10 +157,19 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         With ``"molecules"`` every molecule gives equally many frames to an epoch, which is as long as all frames are:
         those with few give each of theirs several times, those with many a part, another in each epoch. With
         ``"frames"`` every frame comes once.
+    weights : sequence of (ndarray or None), optional
+        Of the frames of each molecule; those of shuffled molecules with weights are drawn by weight.
     """
 
     def __init__(
-        self, n_frames: Sequence[int], batch_size: int, *, shuffle: bool, seed: int, balance: Balance = "frames"
+        self,
+        n_frames: Sequence[int],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        balance: Balance = "frames",
+        weights: Sequence[NDArray[np.float64] | None] | None = None,
     ) -> None:
         self.n_frames = tuple(n_frames)
         self.batch_size = batch_size
@@ -88,6 +178,7 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         total, count = sum(self.n_frames), len(self.n_frames)
         even = [total // count + (molecule < total % count) for molecule in range(count)]
         self._taken = tuple(even) if balance == "molecules" and shuffle else self.n_frames
+        self._weights = (None,) * count if weights is None or not shuffle else tuple(weights)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -101,7 +192,7 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
         rows = np.concatenate(
             [
-                np.stack([np.full(taken, molecule), _chosen(n_frames, taken, rng)], axis=1)
+                self._rows(molecule, n_frames, taken, rng)
                 for molecule, (n_frames, taken) in enumerate(zip(self.n_frames, self._taken, strict=True))
             ]
         )
@@ -112,19 +203,31 @@ class BatchSampler(Sampler[NDArray[np.int64]]):
         for start in range(0, len(rows), self.batch_size):
             yield rows[start : start + self.batch_size]
 
+    def _rows(self, molecule: int, n_frames: int, taken: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        weights = self._weights[molecule]
+        if weights is not None:
+            frames = drawn_by_weight(weights, taken, rng.random())
+        elif taken == n_frames:
+            frames = np.arange(n_frames)
+        else:  # all of them so often as they are whole, and a random part of them once more
+            whole, rest = divmod(taken, n_frames)
+            frames = np.sort(np.concatenate([np.tile(np.arange(n_frames), whole), rng.permutation(n_frames)[:rest]]))
+        return np.stack([np.full(taken, molecule), frames, copies_of(frames)], axis=1)
 
-def _chosen(n_frames: int, taken: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `taken` frames of n: all of them so often as they are whole, and a random part of them once more."""
-    if taken == n_frames:
-        return np.arange(n_frames)
-    whole, rest = divmod(taken, n_frames)
-    return np.concatenate([np.tile(np.arange(n_frames), whole), rng.permutation(n_frames)[:rest]])
+
+def copies_of(frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each of the sorted frames how many of the same come before it."""
+    return np.arange(len(frames)) - np.searchsorted(frames, frames)
 
 
 def frame_loader(
-    molecules: Sequence[Arrays], *, batch_size: int, shuffle: bool, seed: int, balance: Balance = "frames"
+    molecules: Sequence[MoleculeFrames], *, batch_size: int, shuffle: bool, seed: int, balance: Balance = "frames"
 ) -> DataLoader[Batch]:
-    """Make the loader of frames in memory; see :class:`FrameDataset` and :class:`BatchSampler`."""
-    n_frames = [len(coordinates) for coordinates, _ in molecules]
-    sampler = BatchSampler(n_frames, batch_size, shuffle=shuffle, seed=seed, balance=balance)
-    return DataLoader(FrameDataset(molecules), sampler=sampler, batch_size=None)
+    """Make the loader of frames in memory; see :class:`FrameDataset` and :class:`BatchSampler`.
+
+    Shuffled frames are drawn by their weights and count the same; others come once and count by weight.
+    """
+    n_frames = [len(molecule.coordinates) for molecule in molecules]
+    weights = [molecule.weights for molecule in molecules]
+    sampler = BatchSampler(n_frames, batch_size, shuffle=shuffle, seed=seed, balance=balance, weights=weights)
+    return DataLoader(FrameDataset(molecules, weighted=not shuffle), sampler=sampler, batch_size=None)

@@ -1,21 +1,45 @@
 """The objective: the network is fitted to what the priors leave of the labels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, concatenate, topology_graph
 from ase_cg.labels.base import LabelSource
+from ase_cg.labels.frame_noise import FrameNoise
 from ase_cg.models.base import Backbone, energy_and_forces
 from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.training.averages import WeightedAverage
+from ase_cg.training.distributed import process_count
 from ase_cg.training.frames import Batch
-from ase_cg.training.recipe import TrainingSection
+from ase_cg.training.schedule import schedules
+from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import KCAL_PER_MOL
+
+TRAIN, VALIDATION, TEST = range(3)  # what noise is drawn for
+REPORTED = ("train_loss", "validation_loss", "test_loss", "label_variance", "label_variance_theory")
+
+
+class Evaluated(NamedTuple):
+    """Sums over frames by weight, in (kcal/mol/Å)².
+
+    Attributes
+    ----------
+    squares : Tensor
+        Squared components of what the model misses of the labels.
+    label_squares : Tensor
+        Squared components of the labels.
+    components : Tensor
+        Components by weight.
+    """
+
+    squares: Tensor
+    label_squares: Tensor
+    components: Tensor
 
 
 class ForceMatching(lightning.LightningModule):
@@ -33,6 +57,8 @@ class ForceMatching(lightning.LightningModule):
         Of each molecule.
     vocabulary : tuple of str
     settings : TrainingSection
+    seed : int
+        Of the noise.
     """
 
     def __init__(
@@ -43,14 +69,18 @@ class ForceMatching(lightning.LightningModule):
         topologies: Sequence[BeadTopology],
         vocabulary: tuple[str, ...],
         settings: TrainingSection,
+        seed: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.priors = priors
         self.labels = nn.ModuleList(labels)
+        self.averages = nn.ModuleDict({name: WeightedAverage() for name in REPORTED})
+        self._variances = [label.variance() / KCAL_PER_MOL**2 for label in labels]
         self._topologies = tuple(topologies)
         self._vocabulary = vocabulary
         self._settings = settings
+        self._seed = seed
         self._graphs: dict[tuple[int, int], BeadGraph] = {}
 
     def _graph(self, molecule: int, positions: Tensor) -> BeadGraph:
@@ -60,54 +90,66 @@ class ForceMatching(lightning.LightningModule):
             self._graphs[key] = graph.to(positions.device, positions.dtype)
         return self._graphs[key]._replace(positions=positions.reshape(-1, 3))
 
-    def loss(self, batch: Batch, generator: torch.Generator, *, training: bool) -> Tensor:
-        """Return the mean squared force residual of a batch in (eV/Å)²."""
-        graphs, targets = [], []
-        for part in batch:
-            y, target = self.labels[part.molecule](part.coordinates, part.forces, generator)
+    def evaluate(self, batch: Batch, key: tuple[int, ...], *, training: bool) -> Evaluated:
+        """Evaluate the frames of a batch that are this process's.
+
+        Parameters
+        ----------
+        batch : Batch
+        key : tuple of int
+            Of the noise; a frame's noise depends on it, the seed, the molecule and the frame's number only.
+        training : bool
+            Keep what the gradient of the loss needs.
+        """
+        graphs, targets, weights = [], [], []
+        for part in batch.parts:
+            noise = FrameNoise((self._seed, *key, part.molecule), part.draws)
+            y, target = self.labels[part.molecule](part.coordinates, part.forces, noise)
             graphs.append(self._graph(part.molecule, y))
             targets.append(target.reshape(-1, 3))
+            weights.append(part.weights.repeat_interleave(y.shape[1])[:, None])
         graph = graphs[0] if len(graphs) == 1 else concatenate(graphs)
         _, prior = energy_and_forces(self.priors, graph)
         _, network = energy_and_forces(self.backbone, graph, training=training)
-        residual = network + prior - torch.cat(targets)
-        mean_square: Tensor = (residual * residual).mean()
-        return mean_square
+        target, weight = torch.cat(targets), torch.cat(weights)
+        residual = network + prior - target
+        return Evaluated(
+            squares=(weight * residual * residual).sum() / KCAL_PER_MOL**2,
+            label_squares=(weight * target * target).sum() / KCAL_PER_MOL**2,
+            components=3 * weight.sum(),
+        )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """Evaluate a batch with noise of its own, which depends on the seed and the step only."""
-        loss = self.loss(batch, self._generator(0, self.global_step), training=True)
-        self._report("train_loss", loss, batch)
-        return loss / KCAL_PER_MOL**2
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Evaluate a batch with fresh noise in every epoch."""
+        found = self.evaluate(batch, (TRAIN, self.current_epoch), training=True)
+        self._add("train_loss", found.squares, found.components, batch_idx)
+        self._add("label_variance", found.label_squares, found.components, batch_idx)
+        sizes = [part.coordinates[0].numel() * part.weights.sum() for part in batch.parts]
+        expected = [self._variances[part.molecule] * size for part, size in zip(batch.parts, sizes, strict=True)]
+        self._add("label_variance_theory", torch.stack(expected).sum(), torch.stack(sizes).sum(), batch_idx)
+        # Gradients are averaged over the processes; the batch's loss is the sum of their shares.
+        return found.squares * (process_count() / batch.components)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate a batch with the same noise in every epoch."""
-        loss = self.loss(batch, self._generator(1, batch_idx), training=False)
-        self._report("validation_loss", loss, batch)
+        found = self.evaluate(batch, (VALIDATION, 0), training=False)
+        self._add("validation_loss", found.squares, found.components, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate a batch of frames that neither training nor the choice of a checkpoint has seen."""
-        loss = self.loss(batch, self._generator(2, batch_idx), training=False)
-        self._report("test_loss", loss, batch)
+        found = self.evaluate(batch, (TEST, 0), training=False)
+        self._add("test_loss", found.squares, found.components, batch_idx)
 
-    def _generator(self, purpose: int, number: int) -> torch.Generator:
-        sequence = np.random.SeedSequence([self._settings.seed, purpose, number])
-        seed = int(sequence.generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator(device=self.device).manual_seed(seed)
-
-    def _report(self, name: str, loss: Tensor, batch: Batch) -> None:
-        value = loss.detach() / KCAL_PER_MOL**2
-        self.log(name, value, batch_size=sum(len(part.coordinates) for part in batch), on_step=False, on_epoch=True)
+    def _add(self, name: str, total: Tensor, weight: Tensor, batch_idx: int) -> None:
+        average = cast(WeightedAverage, self.averages[name])
+        average.update(total.detach(), weight)
+        if batch_idx == 0:  # Lightning evaluates it at the end of the epoch; to tell it at every step costs 1 ms
+            self.log(name, average, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, its learning rate falling as a cosine to the final one over all steps."""
+        """AdamW with the recipe's schedule of the learning rate."""
         settings = self._settings
         optimizer = torch.optim.AdamW(
             self.backbone.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer,
-            T_max=max(1, int(self.trainer.estimated_stepping_batches)),
-            eta_min=min(settings.final_learning_rate, settings.learning_rate),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return [optimizer], schedules(optimizer, settings, int(self.trainer.estimated_stepping_batches))

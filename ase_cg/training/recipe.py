@@ -1,26 +1,32 @@
 """Recipes: YAML files, validated, that say everything about a model from its data to its analysis."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
-from ase_cg.settings import Section, read_yaml, relative, validated
-from ase_cg.units import quantity, whole_ratio
+from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
+from ase_cg.training.training_settings import TrainingSection
+from ase_cg.units import whole_ratio
 
 
-def _time(text: Any) -> Any:
-    quantity(str(text), "time")
-    return text
-
-
-def _rate(text: Any) -> Any:
-    quantity(str(text), "rate")
-    return text
+def _noise_std(value: Any) -> float | list[float] | None:
+    if value is None:
+        return None
+    try:
+        levels = [float(level) for level in (value if isinstance(value, list) else [value])]
+    except (TypeError, ValueError):
+        levels = []
+    if not levels or not all(level > 0 and math.isfinite(level) for level in levels):
+        raise ValueError("it must be a positive standard deviation in Å, or a list of them")
+    if len(set(levels)) < len(levels):
+        raise ValueError("each noise_std is listed once")
+    return levels if isinstance(value, list) else levels[0]
 
 
 def _prior(spec: Any) -> Any:
@@ -28,9 +34,8 @@ def _prior(spec: Any) -> Any:
     return spec
 
 
+NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
-Time = Annotated[str, BeforeValidator(_time)]
-Rate = Annotated[str, BeforeValidator(_rate)]
 
 
 class DataSection(MappingSettings):
@@ -61,25 +66,6 @@ class BackboneSection(Section):
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-class TrainingSection(Section):
-    """How the network is fitted."""
-
-    epochs: int = Field(default=40, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    final_learning_rate: float = Field(default=1e-5, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    # Norm of the gradient, the loss being in (kcal/mol/Å)²: far above what training meets after its first steps.
-    gradient_clip: float | None = Field(default=1000.0, gt=0)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    test_fraction: float = Field(default=0.1, gt=0, lt=1)
-    blocks: int = Field(default=20, ge=3)
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
-    balance: Literal["molecules", "frames"] = "molecules"
-    memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
 
 class SimulationSection(Section):
@@ -122,7 +108,7 @@ class Recipe(Section):
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
-    noise_std: float | None = Field(default=None, gt=0)
+    noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
     sharpened_priors: bool = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
@@ -146,6 +132,16 @@ class Recipe(Section):
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
 
+    @property
+    def noise_levels(self) -> tuple[float | None, ...]:
+        """Each `noise_std` that networks are trained with, in Å; None where there is no noise."""
+        return tuple(self.noise_std) if isinstance(self.noise_std, list) else (self.noise_std,)
+
+    def only(self, noise_std: float | None, seed: int) -> Self:
+        """Return the recipe of one of the networks that this one trains."""
+        training = self.training.model_copy(update={"seeds": [seed] if self.training.seeds else None})
+        return self.model_copy(update={"noise_std": noise_std, "training": training})
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """Read a recipe.
@@ -165,6 +161,7 @@ class Recipe(Section):
         return self.model_copy(
             update={
                 "data": data.model_copy(update={"dataset": relative(data.dataset, folder)}),
+                "training": self.training.relative_to(folder),
                 "simulation": self.simulation.model_copy(update={"start": relative(self.simulation.start, folder)}),
                 "analysis": self.analysis.model_copy(update={"reference": relative(self.analysis.reference, folder)}),
             }

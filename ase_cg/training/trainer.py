@@ -1,34 +1,40 @@
 """Train a recipe: priors, labels, network, and the model file; resumable."""
 
-import logging
 import os
-import signal
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from ase_cg.data.graph import n_pairs
 from ase_cg.devices import find_device
-from ase_cg.errors import InputError, reason
+from ase_cg.errors import InputError
 from ase_cg.files import read_record, write_record
 from ase_cg.labels import label_source
+from ase_cg.labels.base import LabelSource
 from ase_cg.models.backbones import make_backbone
+from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.progress import Progress
-from ase_cg.threads import threads_for
+from ase_cg.training.checks import warn_of_suspicious_data
 from ase_cg.training.data import TrainingData, as_tensor, read_training_data
+from ase_cg.training.distributed import Launch, on_first_process, training_together
+from ase_cg.training.fit import Place, fit
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
+from ase_cg.training.table import Row, best_row, write_table
+from ase_cg.training.validation_simulation import ValidationSimulation, read_references
 from ase_cg.units import thermal_energy
 
 MODEL_NAME = "model.safetensors"
+
+
+class Session(NamedTuple):
+    """What all networks of a call share."""
+
+    device: torch.device
+    launch: Launch | None
+    overwrite: bool
+    quiet: bool
 
 
 def train(
@@ -44,6 +50,8 @@ def train(
     Parameters
     ----------
     recipe : Recipe or path
+        With several seeds or noise levels a network is trained for each, in a folder of its own; ``trainings.md`` and
+        ``trainings.json`` compare them, and the best becomes the model.
     output : path
         Folder for ``model.safetensors``, checkpoints (best and last), and logs (CSV and TensorBoard).
     dataset : path, optional
@@ -70,49 +78,129 @@ def train(
             f"recipe {recipe.name!r} names trajectories but no dataset; map them first with `ase-cg map` and give the "
             "result with --dataset, or use `ase-cg run`"
         )
-    data = read_training_data(recipe, Path(path))
-    kT = thermal_energy(data.temperature)
-    labels = [
-        label_source(recipe.labels).fit(as_tensor(molecule.label_forces), kT=kT, noise_std=recipe.noise_std)
+    with training_together(device) as launch:
+        session = Session(device, launch, overwrite, quiet)
+        if len(recipe.noise_levels) * len(recipe.training.network_seeds) > 1:
+            return _train_several(recipe, Path(path), Path(output), session)
+        only = recipe.only(recipe.noise_levels[0], recipe.training.network_seeds[0])
+        return _train_one(only, read_training_data(only, Path(path)), Path(output), session)
+
+
+def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -> Path:
+    """Train a network for each noise level and seed, and choose among them."""
+    rows: list[Row] = []
+    for noise_std in recipe.noise_levels:
+        data = None
+        for seed in recipe.training.network_seeds:
+            only = recipe.only(noise_std, seed)
+            # The priors differ between noise levels, and nothing between seeds.
+            data = read_training_data(only, path) if data is None else data
+            if not rows:
+                several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
+                identity = {"dataset": data.hash, "recipe": _dumped(several)}
+                _prepare(folder, identity, session)
+            name = "_".join([*([] if noise_std is None else [f"noise_{noise_std:g}"]), f"seed_{seed}"])
+            model = _train_one(only, data, folder / name, session)
+            rows.append(Row(name, noise_std, seed, CGModel.load(model).card.provenance["metrics"]))
+    chosen = best_row(rows, recipe.training.select)
+
+    def finish() -> None:
+        if write_table(rows, chosen, recipe.training.select, folder) or not (folder / MODEL_NAME).is_file():
+            CGModel.load(folder / chosen.name / MODEL_NAME).save(folder / MODEL_NAME, overwrite=True)
+
+    on_first_process(finish)
+    return folder / MODEL_NAME
+
+
+def _train_one(recipe: Recipe, data: TrainingData, folder: Path, session: Session) -> Path:
+    """Train one network."""
+    noise_std, seed = recipe.noise_levels[0], recipe.training.network_seeds[0]
+    labels = _labels(recipe.labels, data, noise_std)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
+    simulation = _simulation(recipe, data)
+    if _prepare(folder, {"dataset": data.hash, "recipe": _dumped(recipe)}, session):
+        return folder / MODEL_NAME
+    on_first_process(lambda: warn_of_suspicious_data(data, noise_std))
+    objective = ForceMatching(
+        backbone,
+        data.training_priors or data.priors,
+        labels,
+        data.topologies,
+        data.vocabulary,
+        recipe.training,
+        seed,
+    )
+    title = f"Training {recipe.name}" + (f", seed {seed}" if recipe.training.seeds else "")
+    metrics = fit(
+        objective,
+        data,
+        recipe.training,
+        Place(folder, session.device, session.launch),
+        title=title,
+        simulation=simulation,
+        quiet=session.quiet,
+    )
+    model = _model(backbone.cpu(), recipe, data, provenance(recipe, data, metrics))
+    on_first_process(lambda: model.save(folder / MODEL_NAME, overwrite=True))
+    return folder / MODEL_NAME
+
+
+def _labels(name: str, data: TrainingData, noise_std: float | None) -> list[LabelSource]:
+    return [
+        label_source(name).fit(
+            as_tensor(molecule.label_forces),
+            kT=thermal_energy(data.temperature),
+            noise_std=noise_std,
+            weights=as_tensor(molecule.label_weights),
+        )
         for molecule in data.molecules
     ]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(recipe.training.seed)
-        backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
-    folder = Path(output)
-    if _prepare_folder(folder, recipe, data.hash, overwrite=overwrite):
-        return folder / MODEL_NAME
-    objective = ForceMatching(
-        backbone, data.training_priors or data.priors, labels, data.topologies, data.vocabulary, recipe.training
-    )
-    metrics = _fit(objective, data, recipe, folder, device, quiet=quiet)
+
+
+def _model(backbone: Backbone, recipe: Recipe, data: TrainingData, origin: dict[str, Any]) -> CGModel:
     card = ModelCard(
         temperature=data.temperature,
         resolution=data.resolution,
         topologies=data.topologies,
         labels=recipe.labels,
-        noise_std=labels[0].noise_std,
-        provenance=provenance(recipe, data.hash, metrics),
+        noise_std=recipe.noise_levels[0] or 0.0,
+        provenance=origin,
     )
-    model = CGModel(
+    return CGModel(
         data.vocabulary,
         data.priors,
         card,
-        backbone=backbone.cpu(),
+        backbone=backbone,
         backbone_name=recipe.backbone.name,
         training_priors=data.training_priors,
     )
-    model.save(folder / MODEL_NAME, overwrite=True)
-    return folder / MODEL_NAME
 
 
-def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: bool) -> bool:
+def _simulation(recipe: Recipe, data: TrainingData) -> ValidationSimulation | None:
+    settings = recipe.training.validation_simulation
+    if settings is None:
+        return None
+    return ValidationSimulation(
+        settings,
+        read_references(data, settings),
+        lambda backbone: _model(backbone, recipe, data, {}),
+        recipe.training.device,
+    )
+
+
+def _dumped(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"})
+
+
+def _prepare(folder: Path, identity: dict[str, Any], session: Session) -> bool:
     """Make the folder ready, or return True if the same training is already finished there."""
+    return on_first_process(lambda: _prepare_folder(folder, identity, overwrite=session.overwrite))
+
+
+def _prepare_folder(folder: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
     record = folder / "training.json"
-    identity = {
-        "dataset": data_hash,
-        "recipe": recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"}),
-    }
     if record.is_file() and not overwrite:
         if read_record(record) != identity:
             raise InputError(
@@ -127,108 +215,3 @@ def _prepare_folder(folder: Path, recipe: Recipe, data_hash: str, *, overwrite: 
         checkpoint.unlink()
     write_record(record, identity)
     return False
-
-
-def _fit(
-    objective: ForceMatching, data: TrainingData, recipe: Recipe, folder: Path, device: torch.device, *, quiet: bool
-) -> dict[str, float]:
-    """Fit the backbone in place to its best epoch and return the metrics."""
-    import lightning
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-
-    from ase_cg.training.callbacks import EpochProgress, RelocatableCheckpoint
-
-    settings = recipe.training
-
-    checkpoints = RelocatableCheckpoint(
-        folder / "checkpoints", filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
-    )
-    with (
-        Progress(f"Training {recipe.name}", settings.epochs, quiet=quiet) as progress,
-        threads_for(settings.batch_size * max(n_pairs(topology.n_beads) for topology in data.topologies)),
-        _quiet_lightning(),
-    ):
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1 if device.index is None else [device.index],
-            max_epochs=settings.epochs,
-            gradient_clip_val=settings.gradient_clip,
-            callbacks=[checkpoints, EpochProgress(progress)],
-            logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
-            inference_mode=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        last = folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            _read_checkpoint(last)
-        with _interruptible():
-            trainer.fit(
-                objective,
-                data.loader("train", settings),
-                data.loader("validation", settings),
-                ckpt_path=last if last.is_file() else None,
-                weights_only=True,
-            )
-        if not checkpoints.best_model_path:
-            raise InputError("training diverged: no epoch had a finite validation loss; lower training.learning_rate")
-        objective.load_state_dict(_read_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
-        tested = trainer.test(objective, data.loader("test", settings), verbose=False)[0]
-    losses = {
-        "validation_loss": float("nan" if checkpoints.best_model_score is None else checkpoints.best_model_score),
-        "test_loss": float(tested["test_loss"]),
-    }
-    if not np.isfinite(list(losses.values())).all():
-        raise InputError(f"training diverged: {losses}; lower training.learning_rate and train again with --overwrite")
-    return {
-        **losses,
-        "train_frames": sum(len(molecule.split.train) for molecule in data.molecules),
-        "epochs": settings.epochs,
-    }
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        # A truncated archive raises whatever its reader meets first.
-        raise InputError(
-            f"checkpoint {path} is missing or damaged ({reason(error)}); discard the training with --overwrite"
-        ) from error
-    return found
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt: Lightning makes it an exit and then ignores the signal for good."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as ended:
-        raise KeyboardInterrupt from ended
-    finally:
-        if in_main_thread and signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advertisements and its advice on workers off the screen, for this block only."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            # Frames are in memory: more workers would only copy them.
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*logging interval.*")
-            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

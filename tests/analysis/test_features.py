@@ -139,6 +139,21 @@ def test_replicas_of_different_lengths_are_read_and_failed_ones_left_out(tmp_pat
     assert [len(x) for x in per_piece(source, lambda x: x[:, 0, 0])] == [40, 20]
 
 
+def test_the_replicas_at_the_temperature_of_the_model_are_read_where_there_are_several(tmp_path):
+    entries = [
+        {"file": f"replica_{i:03d}.h5", "start": "s", "molecule": "m", "temperature": t}
+        for i, t in enumerate((300.0, 350.0, 300.0))
+    ]
+    stopped = [{"file": "replica_002.h5", "replica": 2, "step": 9, "reason": "bead 0 exploded"}]
+    folder = _write(
+        tmp_path / "s", [5, 6, 7], trajectories=entries, model_temperature=300.0, summary={"stopped": stopped}
+    )
+    source = open_source(folder, "model")
+    assert [piece.length for piece in source.pieces] == [5]
+    assert source.temperature == 300.0
+    assert source.left_out == ("replica 2 failed at step 9: bead 0 exploded",)
+
+
 def test_a_simulation_of_nothing_but_failures_says_so(tmp_path):
     failures = [{"replica": i, "step": 4, "reason": "exploded"} for i in range(2)]
     folder = _write(tmp_path / "s", [4, 4], failures=failures)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ase_cg import read_beads
-from ase_cg.beads.atoms import standard_vocabulary
+from ase_cg.beads.atoms import read_topology, standard_vocabulary
 from ase_cg.beads.mapping import BeadMap, bead_map
 from ase_cg.beads.residues import RESIDUES
 from ase_cg.beads.topology import BeadTopology
@@ -37,6 +37,7 @@ def test_chignolin_calpha_is_a_chain_with_residue_names(shared):
 def test_numbers_of_residue_beads_mean_the_same_in_every_file():
     assert standard_vocabulary(["GLY"]) == standard_vocabulary(["TYR", "TRP"]) == RESIDUES
     assert RESIDUES[:3] == ("ALA", "ARG", "ASN")
+    assert len(set(RESIDUES)) == len(RESIDUES)
 
 
 def test_a_map_is_linear_and_its_rows_sum_to_one():
@@ -137,3 +138,9 @@ def test_a_resolution_of_the_wrong_kind_is_one_sentence(example_data):
             read_beads(example_data / "ala2.pdb", wrong)
     with pytest.raises(InputError, match="does not name an atom"):
         read_beads(example_data / "ala2.pdb", [1, 2])
+
+
+def test_exclusions_are_the_pairs_within_so_many_bonds(shared):
+    topology = read_topology(shared / "chignolin_ca_forces" / "chignolin_cln025.pdb", "calpha")
+    assert topology.exclusions(1) == topology.bonds
+    assert topology.exclusions(3) == tuple((i, j) for i in range(10) for j in range(i + 1, min(i + 4, 10)))

@@ -11,13 +11,12 @@ from ase_cg import Dataset, map_trajectory
 from ase_cg.data.truncation import check_complete
 from ase_cg.errors import InputError
 from ase_cg.units import KCAL_PER_MOL
-from tests.conftest import ALA2_ATOMS
 
 FIVE_BEADS = ("ACE:C", "ALA:N", "ALA:CA", "ALA:C", "NME:N")
 
 
 @pytest.fixture
-def all_atom(example_data, tmp_path):
+def all_atom_file(example_data, tmp_path):
     """A made trajectory of the example molecule with forces, as .npz in nm and kJ/mol/nm."""
     rng = np.random.default_rng(0)
     x = mdtraj.load(str(example_data / "ala2.pdb")).xyz[0] + 0.01 * rng.standard_normal((30, 22, 3))
@@ -27,16 +26,8 @@ def all_atom(example_data, tmp_path):
 
 
 @pytest.fixture
-def mapping(example_data):
-    return {
-        "topology": example_data / "ala2.pdb",
-        "resolution": ALA2_ATOMS,
-        "temperature": 300.0,
-        "force_map": "slice",
-        "length_unit": "nm",
-        "force_unit": "kJ/mol/nm",
-        "quiet": True,
-    }
+def mapping(mapping):
+    return mapping | {"length_unit": "nm", "force_unit": "kJ/mol/nm"}
 
 
 @pytest.mark.parametrize(("force_map", "wanted"), [("slice", 26.99), ("constraint_sum", 26.05)])
@@ -60,9 +51,9 @@ def test_published_forces_have_the_published_root_mean_square(force_map, wanted,
     assert rms == pytest.approx(wanted, abs=0.05)
 
 
-def test_units_and_atoms_are_right(all_atom, mapping, tmp_path):
-    path = map_trajectory(all_atom, tmp_path / "b.h5", **mapping)
-    raw = np.load(all_atom)
+def test_units_and_atoms_are_right(all_atom_file, mapping, tmp_path):
+    path = map_trajectory(all_atom_file, tmp_path / "b.h5", **mapping)
+    raw = np.load(all_atom_file)
     atoms = [4, 6, 8, 10, 14, 16]
     with Dataset.open(path) as dataset:
         molecule = dataset.only_molecule()
@@ -73,8 +64,8 @@ def test_units_and_atoms_are_right(all_atom, mapping, tmp_path):
         assert molecule.mapping["trajectories"][0]["file"] == "all.npz"
 
 
-def test_mdtraj_formats_and_forces_in_hdf5(all_atom, mapping, tmp_path, example_data):
-    raw = np.load(all_atom)
+def test_mdtraj_formats_and_forces_in_hdf5(all_atom_file, mapping, tmp_path, example_data):
+    raw = np.load(all_atom_file)
     trajectory = mdtraj.Trajectory(raw["positions"], mdtraj.load(str(example_data / "ala2.pdb")).topology)
     trajectory.save_xtc(str(tmp_path / "t.xtc"))
     trajectory.save_hdf5(str(tmp_path / "t.h5"))
@@ -91,9 +82,9 @@ def test_mdtraj_formats_and_forces_in_hdf5(all_atom, mapping, tmp_path, example_
         assert one.only_molecule().coordinates() == pytest.approx(two.only_molecule().coordinates(), abs=0.011)
 
 
-def test_several_files_and_joined_trajectories_keep_their_boundaries(all_atom, mapping, tmp_path, monkeypatch):
+def test_several_files_and_joined_trajectories_keep_their_boundaries(all_atom_file, mapping, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_cg.data.importers.frames.CHUNK_FRAMES", 7)
-    path = map_trajectory([all_atom, all_atom], tmp_path / "b.h5", trajectory_length=12, **mapping)
+    path = map_trajectory([all_atom_file, all_atom_file], tmp_path / "b.h5", trajectory_length=12, **mapping)
     with Dataset.open(path) as dataset:
         molecule = dataset.only_molecule()
         assert molecule.trajectory_lengths == (12, 12, 6, 12, 12, 6)
@@ -149,8 +140,8 @@ def _break(name, arrays, mapping, folder):
         ("force map", "slise"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(name, message, all_atom, mapping, tmp_path):
-    options = _break(name, dict(np.load(all_atom)), mapping, tmp_path)
+def test_bad_input_is_one_sentence_and_leaves_nothing(name, message, all_atom_file, mapping, tmp_path):
+    options = _break(name, dict(np.load(all_atom_file)), mapping, tmp_path)
     with pytest.raises(InputError, match=message) as error:
         map_trajectory(tmp_path / "bad.npz", tmp_path / "out.h5", **options)
     assert "\n" not in str(error.value)
@@ -158,13 +149,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(name, message, all_atom, m
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".xtc", ".dcd", ".trr"])
-def test_truncated_trajectories_are_one_sentence(suffix, all_atom, mapping, tmp_path, example_data):
+def test_truncated_trajectories_are_one_sentence(suffix, all_atom_file, mapping, tmp_path, example_data):
     path = tmp_path / f"t{suffix}"
     if suffix == ".npz":
-        path.write_bytes(all_atom.read_bytes())
+        path.write_bytes(all_atom_file.read_bytes())
     else:
         structure = mdtraj.load(str(example_data / "ala2.pdb"))
-        mdtraj.Trajectory(np.load(all_atom)["positions"], structure.topology).save(str(path))
+        mdtraj.Trajectory(np.load(all_atom_file)["positions"], structure.topology).save(str(path))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 3 + 5])
     with pytest.raises(InputError, match=rf"t\{suffix}"):
@@ -177,21 +168,21 @@ def test_missing_trajectory_is_one_sentence(mapping, tmp_path):
         map_trajectory(tmp_path / "none.xtc", tmp_path / "out.h5", **mapping)
 
 
-def test_an_existing_dataset_is_kept(all_atom, mapping, tmp_path):
-    path = map_trajectory(all_atom, tmp_path / "b.h5", **mapping)
+def test_an_existing_dataset_is_kept(all_atom_file, mapping, tmp_path):
+    path = map_trajectory(all_atom_file, tmp_path / "b.h5", **mapping)
     before = path.read_bytes()
     with pytest.raises(InputError, match="overwrite"):
-        map_trajectory(all_atom, path, **mapping)
+        map_trajectory(all_atom_file, path, **mapping)
     assert path.read_bytes() == before
-    map_trajectory(all_atom, path, overwrite=True, **mapping)
+    map_trajectory(all_atom_file, path, overwrite=True, **mapping)
 
 
 @pytest.mark.parametrize("suffix", [".xtc", ".trr"])
 @pytest.mark.parametrize("atoms", [5, 22])
-def test_whole_files_of_any_size_are_accepted(atoms, suffix, all_atom, tmp_path, example_data):
+def test_whole_files_of_any_size_are_accepted(atoms, suffix, all_atom_file, tmp_path, example_data):
     structure = mdtraj.load(str(example_data / "ala2.pdb")).atom_slice(range(atoms))
     path = tmp_path / f"t{suffix}"
-    mdtraj.Trajectory(np.load(all_atom)["positions"][:, :atoms], structure.topology).save(str(path))
+    mdtraj.Trajectory(np.load(all_atom_file)["positions"][:, :atoms], structure.topology).save(str(path))
     check_complete(path, 30)
     data = path.read_bytes()
     for cut in (1, 17, len(data) // 2):
@@ -201,10 +192,12 @@ def test_whole_files_of_any_size_are_accepted(atoms, suffix, all_atom, tmp_path,
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".pdb", ".xtc"])
-def test_a_structure_with_other_atoms_than_the_trajectory_is_refused(suffix, all_atom, mapping, tmp_path, example_data):
+def test_a_structure_with_other_atoms_than_the_trajectory_is_refused(
+    suffix, all_atom_file, mapping, tmp_path, example_data
+):
     structure = mdtraj.load(str(example_data / "ala2.pdb"))
     path = tmp_path / f"t{suffix}"
-    mdtraj.Trajectory(np.load(all_atom)["positions"], structure.topology).save(str(path))
+    mdtraj.Trajectory(np.load(all_atom_file)["positions"], structure.topology).save(str(path))
     fewer = tmp_path / "fewer.pdb"
     structure.atom_slice(range(20)).save(str(fewer))
     with pytest.raises(InputError, match="20 atoms"):
@@ -220,10 +213,10 @@ def test_a_structure_with_other_atoms_than_the_trajectory_is_refused(suffix, all
 
 
 def test_units_that_contradict_the_file_are_refused_and_declared_ones_are_honoured(
-    all_atom, mapping, tmp_path, example_data
+    all_atom_file, mapping, tmp_path, example_data
 ):
     structure = mdtraj.load(str(example_data / "ala2.pdb"))
-    x = np.load(all_atom)["positions"]
+    x = np.load(all_atom_file)["positions"]
     mdtraj.Trajectory(x, structure.topology).save_xtc(str(tmp_path / "t.xtc"))
     with pytest.raises(InputError, match="in nm by definition"):
         map_trajectory(tmp_path / "t.xtc", tmp_path / "out.h5", **(mapping | {"length_unit": "Å"}))
@@ -244,3 +237,21 @@ def test_a_trr_frame_without_positions_is_refused(tmp_path):
     (tmp_path / "t.trr").write_bytes(frame + only_forces + struct.pack(">15f", *range(15)))
     with pytest.raises(InputError, match="1 of 1 frames hold no positions"):
         check_complete(tmp_path / "t.trr", 1)
+
+
+def test_an_input_is_never_overwritten(all_atom, mapping, tmp_path, example_data):
+    np.savez(tmp_path / "a.npz", positions=all_atom[0])
+    pdb = tmp_path / "a.pdb"
+    pdb.write_bytes((example_data / "ala2.pdb").read_bytes())
+    trajectory = mdtraj.Trajectory(all_atom[0], mdtraj.load(str(pdb)).topology)
+    trajectory.save_hdf5(str(tmp_path / "a.h5"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = mapping | {"topology": pdb}
+    for source, output in ((tmp_path / "a.h5", tmp_path / "a.h5"), (tmp_path / "a.h5", pdb)):
+        with pytest.raises(InputError, match=r"is an input|must end in"):
+            map_trajectory(source, output, overwrite=True, **options)
+    with pytest.raises(InputError, match="is an input"):
+        map_trajectory(
+            tmp_path / "a.h5", tmp_path / "a.h5", overwrite=True, **(options | {"topology": tmp_path / "a.h5"})
+        )
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -18,6 +18,21 @@ CELLS = {
 }
 
 
+def _mapped(trajectory, topology, resolution):
+    """Return the beads' positions of a trajectory in Å, shape (F, N, 3)."""
+    path = map_trajectory(
+        trajectory,
+        trajectory.with_name("dataset.h5"),
+        topology=topology,
+        resolution=resolution,
+        temperature=300,
+        length_unit="Å",
+        quiet=True,
+    )
+    with Dataset.open(path) as dataset:
+        return dataset.only_molecule().coordinates().astype(float)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), cell=st.sampled_from(sorted(CELLS)))
 def test_bonds_become_short_and_the_second_chain_is_the_nearest_image(seed, cell):
@@ -50,17 +65,7 @@ def test_bead_trajectories_are_made_whole_too(shared, tmp_path):
     cell = np.full((20, 3), 18.0)
     wrapped = x - np.floor(x / 18.0) * 18.0
     np.savez(tmp_path / "w.npz", coords=wrapped, cell=cell)
-    path = map_trajectory(
-        tmp_path / "w.npz",
-        tmp_path / "d.h5",
-        topology=folder / "chignolin_cln025.pdb",
-        resolution="calpha",
-        temperature=350,
-        length_unit="Å",
-        quiet=True,
-    )
-    with Dataset.open(path) as dataset:
-        mapped = dataset.only_molecule().coordinates().astype(float)
+    mapped = _mapped(tmp_path / "w.npz", folder / "chignolin_cln025.pdb", "calpha")
     assert np.diff(mapped, axis=1) == pytest.approx(np.diff(x, axis=1), abs=1e-4)
 
 
@@ -71,15 +76,28 @@ def test_a_shrink_wrapped_lammps_box_moves_nothing(tmp_path, example_data):
     lines += [f"0 {0.6 * extent}" for extent in x.max(0)]
     lines += ["ITEM: ATOMS id xu yu zu", *(f"{i + 1} {a} {b} {c}" for i, (a, b, c) in enumerate(x))]
     (tmp_path / "t.dump").write_text("\n".join(lines) + "\n")
-    path = map_trajectory(
-        tmp_path / "t.dump",
-        tmp_path / "d.h5",
-        topology=example_data / "ala2.pdb",
-        resolution="heavy",
-        temperature=300,
-        length_unit="Å",
-        quiet=True,
-    )
-    with Dataset.open(path) as dataset:
-        heavy = [atom.index for atom in structure.topology.atoms if atom.element.symbol != "H"]
-        assert dataset.only_molecule().coordinates()[0] == pytest.approx(x[heavy], abs=1e-4)
+    heavy = [atom.index for atom in structure.topology.atoms if atom.element.symbol != "H"]
+    mapped = _mapped(tmp_path / "t.dump", example_data / "ala2.pdb", "heavy")
+    assert mapped[0] == pytest.approx(x[heavy], abs=1e-4)
+
+
+def test_molecules_broken_by_the_box_are_made_whole(all_atom, mapping, tmp_path, example_data):
+    cell = np.array([[1.8, 0, 0], [0.3, 1.9, 0], [-0.2, 0.4, 2.0]])
+    structure = mdtraj.load(str(example_data / "ala2.pdb"))
+    x = all_atom[0] - all_atom[0].mean((1, 2), keepdims=True) + np.array([0.1, 1.85, 0.0])
+    wrapped = x - np.floor(x @ np.linalg.inv(cell)) @ cell
+    trajectory = mdtraj.Trajectory(wrapped, structure.topology)
+    trajectory.unitcell_vectors = np.repeat(cell[None], len(x), 0)
+    trajectory.save_dcd(str(tmp_path / "t.dcd"))
+    whole = map_trajectory(tmp_path / "t.dcd", tmp_path / "d.h5", **mapping)
+    broken = map_trajectory(tmp_path / "t.dcd", tmp_path / "e.h5", keep_broken=True, **mapping)
+    atoms = [4, 6, 8, 10, 14, 16]
+
+    def distances(path):
+        with Dataset.open(path) as dataset:
+            beads = dataset.only_molecule().coordinates().astype(float)
+        return np.linalg.norm(beads[:, :, None] - beads[:, None], axis=-1)
+
+    exact = np.linalg.norm(10 * (x[:, atoms, None] - x[:, None, atoms]), axis=-1)
+    assert distances(whole) == pytest.approx(exact, abs=2e-4)
+    assert np.abs(distances(broken) - exact).max() > 5

@@ -9,8 +9,6 @@ from ase.units import kB
 from ase_cg import ReplicaSimulation
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph
-from ase_cg.dynamics.ase_engine import ASESimulation
-from ase_cg.dynamics.integrators import BAOAB, LangevinState
 from ase_cg.errors import InputError, SimulationError
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
@@ -22,33 +20,6 @@ FS = ase_units.fs
 @pytest.fixture
 def options():
     return {"time_step": 2 * FS, "friction": 1 / (100 * FS), "seed": 3}
-
-
-@pytest.mark.parametrize("scaled_step", [0.2, 1.0, 1.6])
-def test_baoab_is_exact_in_positions_of_a_harmonic_well(scaled_step):
-    """⟨k x²⟩/kT = 1 at any stable step, and the velocities' error is the known one, 1 − (ωΔt)²/4."""
-    k, mass, kT = 1.7, 12.0, 0.0259
-    dt = scaled_step / np.sqrt(k / mass)
-    n = 4000
-    generator = torch.Generator().manual_seed(0)
-    integrator = BAOAB(
-        dt,
-        torch.full((1, 1), mass).double(),
-        torch.full((n, 1, 1), kT).double(),
-        torch.full((n, 1, 1), 0.7 / dt).double(),
-    )
-    x = torch.zeros(n, 1, 3).double()
-    state = LangevinState(x, x.clone(), x.clone())
-    squares, velocities = [], []
-    for step in range(400):
-        noise = torch.randn(n, 1, 3, generator=generator, dtype=torch.float64)
-        integrator.step(state, noise, lambda y: -k * y)
-        if step >= 100 and step % 10 == 0:
-            squares.append(float((k * state.positions**2 / kT).mean()))
-            velocities.append(float((mass * state.velocities**2 / kT).mean()))
-    # 30 samples of 12 000 coordinates, a few steps apart.
-    assert np.mean(squares) == pytest.approx(1.0, abs=0.012)
-    assert np.mean(velocities) == pytest.approx(1 - scaled_step**2 / 4, abs=0.012)
 
 
 class DoubleWell(Backbone):
@@ -132,17 +103,16 @@ def test_a_replica_does_not_depend_on_its_company_or_on_how_steps_are_divided(mo
     together = ReplicaSimulation(model, start, **options)
     together.step(60)
     for part in (slice(0, 2), slice(2, 5)):
-        apart = ReplicaSimulation(model, start[part], first_replica=part.start, **options)
+        apart = ReplicaSimulation(model, start[part], replica_numbers=np.arange(5)[part], **options)
         for n_steps in (7, 13, 40):
             apart.step(n_steps)
         assert apart.positions == pytest.approx(together.positions[part], abs=1e-9)
         assert apart.velocities == pytest.approx(together.velocities[part], abs=1e-9)
 
 
-@pytest.mark.parametrize("engine", [ReplicaSimulation, ASESimulation])
-def test_restart_is_bit_exact(engine, model, ala2_positions, options):
-    start = ala2_positions[None] if engine is ASESimulation else ala2_positions[None].repeat(3, 0)
-    whole, first, second = (engine(model, start, **(options | {"seed": s})) for s in (5, 5, 99))
+def test_restart_is_bit_exact(model, ala2_positions, options):
+    start = ala2_positions[None].repeat(3, 0)
+    whole, first, second = (ReplicaSimulation(model, start, **options) for _ in range(3))
     whole.step(25)
     whole.step(25)
     first.step(25)
@@ -154,53 +124,187 @@ def test_restart_is_bit_exact(engine, model, ala2_positions, options):
     assert second.steps_done == 50
 
 
-def test_both_engines_agree_on_forces(model, ala2_positions, options):
-    one = ASESimulation(model, ala2_positions, dtype="float64", **options)
-    many = ReplicaSimulation(model, ala2_positions[None], dtype="float64", **options)
-    assert many.forces[0] == pytest.approx(one.atoms.get_forces(), abs=1e-10)
-
-
 def test_travelling_far_from_the_origin_costs_no_precision(model, ala2_positions, options):
     near = ReplicaSimulation(model, ala2_positions[None], **options)
     far = ReplicaSimulation(model, ala2_positions[None] + 1e5, **options)
     assert far.forces == pytest.approx(near.forces, abs=1e-5)
 
 
-def test_explosions_name_replica_and_bead_and_keep_the_last_good_frame(model, ala2_positions, options):
+class Springs:
+    """A stand-in for a compiled model: R independent harmonic molecules, whatever their number, bit by bit."""
+
+    def __init__(self, stiffness=2.0):
+        self.stiffness = stiffness
+        self.steps_made = 0
+
+    def energy_and_forces(self, positions):
+        return 0.5 * self.stiffness * (positions**2).sum((1, 2)), -self.stiffness * positions
+
+    def make_step(self, integrator):
+        self.steps_made += 1
+        return lambda x, v, f, noise: integrator.advance(x, v, f, noise, self.energy_and_forces)
+
+
+@pytest.mark.parametrize("integrator", ["langevin", "overdamped"])
+def test_replicas_are_bit_equal_alone_together_and_in_chunks(dimer_model, options, integrator):
+    start = 0.3 * np.random.default_rng(0).standard_normal((6, 2, 3))
+    options = options | {"integrator": integrator}
+    springs = Springs()
+    together = ReplicaSimulation(dimer_model, start, compiled=springs, **options)
+    assert springs.steps_made == 1
+    together.step(2500)
+    for part in (slice(0, 1), slice(1, 6)):
+        apart = ReplicaSimulation(
+            dimer_model, start[part], compiled=Springs(), replica_numbers=np.arange(6)[part], **options
+        )
+        for n_steps in (1, 1023, 1024, 452):
+            apart.step(n_steps)
+        assert np.array_equal(apart.positions, together.positions[part])
+        assert np.array_equal(apart.velocities, together.velocities[part])
+        assert np.array_equal(apart.potential_energies(), together.potential_energies()[part])
+
+
+def test_each_replica_may_have_a_seed_of_its_own(dimer_model, options):
+    start = np.array([[[0.0, 0, 0], [3.0, 0, 0]]] * 3)
+    options = options | {"dtype": "float64"}
+    simulation = ReplicaSimulation(dimer_model, start, **(options | {"seed": [4, 9, 4]}))
+    simulation.step(20)
+    assert np.array_equal(simulation.positions[0], simulation.positions[2])
+    assert not np.array_equal(simulation.positions[0], simulation.positions[1])
+
+
+class Cliff(Springs):
+    """Springs on which one replica, once beyond a distance, falls off the edge of the model."""
+
+    def __init__(self, edge, kind):
+        super().__init__()
+        self.edge, self.kind = edge, kind
+
+    def energy_and_forces(self, positions):
+        energies, forces = super().energy_and_forces(positions)
+        over = positions[:, :, 0].abs().amax(1) > self.edge
+        forces = torch.where(over[:, None, None], float("nan") if self.kind == "nan" else 3e4, forces)
+        return torch.where(over, float("nan") if self.kind == "nan" else 0.0, energies), forces
+
+
+@pytest.mark.parametrize("kind", ["nan", "force"])
+def test_an_exploding_replica_is_stopped_and_the_others_go_on_bit_by_bit(dimer_model, options, kind):
+    """Replica 2 starts fast enough to reach the edge; nothing of it shows in the others."""
+    start = np.zeros((4, 2, 3))
+    start[:, :, 0] = [0.1, 0.2]
+    options = options | {"temperature": 30.0}
+    start[2, :, 0] = 0.8
+
+    def make(form, parts=slice(None)):
+        return ReplicaSimulation(
+            dimer_model, start[parts], compiled=form, replica_numbers=np.arange(4)[parts] + 10, **options
+        )
+
+    simulation = make(Cliff(0.9, kind))
+    simulation.step(1)
+    drifting = simulation.save_state()
+    drifting[0]["velocities"][2] = 0.25
+    simulation.load_state(*drifting)
+    others = make(Springs(), [0, 1, 3])
+    others.load_state({name: array[[0, 1, 3]] for name, array in drifting[0].items()}, drifting[1])
+    with pytest.warns(UserWarning, match=r"replica 12 stopped at step \d+, where .*last good frame is step 1;") as seen:
+        simulation.step(700)
+    assert len(seen) == 1
+    simulation.step(1400)  # without another word
+    others.step(2100)
+    (stop,) = simulation.stopped.values()
+    assert (stop.replica, stop.last_good_step) == (12, 1)
+    assert 1 < stop.step < 701
+    assert stop.last_steps == tuple(range(stop.step - len(stop.last_steps), stop.step))
+    inside = np.abs(stop.last_frames[:, :, 0]).max(1)
+    assert (inside <= 0.9).all()
+    assert inside[-1] > 0.85
+    assert np.array_equal(simulation.positions[[0, 1, 3]], others.positions)
+    assert np.array_equal(simulation.velocities[[0, 1, 3]], others.velocities)
+    assert np.array_equal(simulation.positions[2], drifting[0]["positions"][2])
+    assert np.isfinite(simulation.potential_energies()).all()
+    again = make(Cliff(0.9, kind))
+    again.load_state(*simulation.save_state())
+    again.step(10)
+    simulation.step(10)
+    assert np.array_equal(again.positions, simulation.positions)
+    assert again.stopped[2][:5] == stop[:5]
+
+
+def test_a_torn_bond_stops_a_replica(dimer_model, options):
+    start = np.zeros((2, 2, 3))
+    start[:, 1, 0] = 3.0
+    simulation = ReplicaSimulation(dimer_model, start, compiled=Springs(0.0), **(options | {"friction": 0.0}))
+    arrays, text = simulation.save_state()
+    arrays["velocities"][:] = 0.0
+    arrays["velocities"][1, 1, 0] = 0.5
+    simulation.load_state(arrays, text)
+    with pytest.warns(UserWarning, match=r"the bond of beads 0 \(A\) and 1 \(A\) is 12\.\d Å long"):
+        simulation.step(200)
+    assert simulation.stopped[1].step == int(9.0 / (0.5 * 2 * FS)) + 1
+
+
+def test_when_no_replica_is_left_it_is_an_error_with_the_last_good_frames(model, ala2_positions, options):
     start = ala2_positions[None].repeat(3, 0)
     simulation = ReplicaSimulation(model, start, **(options | {"time_step": 500 * FS}))
-
-    def run_until_it_explodes() -> None:
-        for _ in range(200):
-            simulation.step(50)
-
     with pytest.raises(
-        SimulationError, match=r"replica \d, bead \d \(\w+:\w+\) has no finite position, or a force"
+        SimulationError, match=r"replica \d.* stopped at step .* bead.* try a time step of [\d.]+ fs"
     ) as error:
-        run_until_it_explodes()
-    assert np.isfinite(error.value.last_good).all()
-    assert np.array_equal(simulation.positions, error.value.last_good)
+        simulation.step(200)
+    assert np.array_equal(error.value.last_good, start)
+    assert np.array_equal(simulation.positions, start)
+
+
+def test_the_advised_time_step_is_that_of_the_fastest_motion(dimer_model):
+    """Two beads of 12 amu on a spring U = 2 (r − 3)²: ω² = 2·4/12."""
+    start = np.array([[[0.0, 0, 0], [3.0, 0, 0]]] * 2)
+    omega = np.sqrt(8 / 12)
+    simulation = ReplicaSimulation(dimer_model, start, time_step=0.1, friction=0.2)
+    assert simulation.largest_stable_step() == pytest.approx(1 / omega, rel=1e-3)
+    simulation = ReplicaSimulation(dimer_model, start, time_step=0.1, friction=[0.2, 0.4], integrator="overdamped")
+    assert simulation.largest_stable_step() == pytest.approx(np.array([0.2, 0.4]) / (2 * omega**2), rel=1e-3)
+
+
+def test_a_full_gpu_says_how_many_replicas_fit(dimer_model, options, monkeypatch):
+    from ase_cg.dynamics import memory
+
+    class Full(Springs):
+        def energy_and_forces(self, positions):
+            raise torch.OutOfMemoryError
+
+    assert memory.replicas_that_fit(lambda replicas: 1000 + 50 * replicas, 11_000) == int((9900 - 1000) / 50)
+    monkeypatch.setattr(memory, "_estimate", lambda device, evaluate: 37)
+    start = np.array([[[0.0, 0, 0], [3.0, 0, 0]]] * 64)
+    with pytest.raises(InputError, match="no memory for 64 replicas of 2 beads: about 37 fit; run fewer at once"):
+        ReplicaSimulation(dimer_model, start, compiled=Full(), **options)
 
 
 def test_wrong_input_is_one_sentence(model, ala2_positions, options):
     start = ala2_positions[None]
-    with pytest.raises(InputError, match=r"\(1, 5, 3\) do not fit"):
-        ReplicaSimulation(model, start[:, :5], **options)
-    with pytest.raises(InputError, match="time step"):
-        ReplicaSimulation(model, start, **(options | {"time_step": 0.0}))
-    with pytest.raises(InputError, match="friction"):
-        ReplicaSimulation(model, start, **(options | {"friction": -1.0}))
-    with pytest.raises(InputError, match="temperature"):
-        ReplicaSimulation(model, start, temperature=-5, **options)
-    with pytest.raises(InputError, match="temperature must be one number or one for each of 1"):
-        ReplicaSimulation(model, start, temperature=[300, 310], **options)
-    with pytest.raises(InputError, match="GPUs"):
-        ReplicaSimulation(model, start, device="cuda:77", **options)
-    with pytest.raises(InputError, match="friction"):
-        ReplicaSimulation(model, start, **(options | {"friction": np.nan}))
-    with pytest.raises(InputError, match="go back 1"):
-        ReplicaSimulation(model, start, **options).step(-1)
     broken = start.copy()
     broken[0, 2] = np.nan
-    with pytest.raises(SimulationError, match="bead 2"):
-        ReplicaSimulation(model, broken, **options)
+    ragged = [ala2_positions, ala2_positions[:5]]
+    cases = [
+        ({"positions": start[:, :5]}, r"\(1, 5, 3\) do not fit"),
+        ({"positions": ragged}, "replica 1 has 5 beads, the topology 6"),
+        ({"positions": broken}, r"start of replica 0 has no finite position of bead 2 \(ALA:CA\)"),
+        ({"positions": 1e200 * start}, "start of replica 0 is no conformation that the model knows"),
+        ({"time_step": 0.0}, "time step"),
+        ({"friction": -1.0}, "friction"),
+        ({"friction": np.nan}, "friction"),
+        ({"friction": None}, "langevin dynamics need a friction"),
+        ({"integrator": "overdamped", "friction": 0.0}, "positive friction"),
+        ({"integrator": "euler"}, "unknown integrator"),
+        ({"temperature": -5}, "temperature"),
+        ({"temperature": [300, 310]}, "temperature must be one number or one for each of 1"),
+        ({"device": "cuda:77"}, "GPUs"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+    ]
+    for change, message in cases:
+        arguments = {"positions": start} | options | change
+        with pytest.raises(InputError, match=message) as error:
+            ReplicaSimulation(model, **arguments)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="go back 1"):
+        ReplicaSimulation(model, start, **options).step(-1)

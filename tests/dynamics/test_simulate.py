@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ase_cg import SimulationError, simulate
-from ase_cg.dynamics import simulate as module
-from ase_cg.dynamics.trajectory import SegmentStore, read_simulation
+from ase_cg.dynamics import run as module
+from ase_cg.dynamics.segments import SegmentStore
+from ase_cg.dynamics.trajectory import read_simulation
 from ase_cg.errors import InputError
 
 SHORT = {"duration": "0.4 ps", "report_interval": "0.02 ps", "quiet": True, "seed": 4}
@@ -42,7 +43,7 @@ class Killed(Exception):  # noqa: N818 - not an error of ours
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after the checkpoint", "while writing the end"])
 def test_a_killed_run_continues_bit_by_bit(model_file, dataset_file, tmp_path, monkeypatch, replicas, moment):
     def go(name):
-        return simulate(model_file, tmp_path / name, start=dataset_file, replicas=replicas, **SHORT)
+        return simulate(model_file, tmp_path / name, start=dataset_file, replicas=replicas, resume=True, **SHORT)
 
     whole = go("whole")
     original, calls = SegmentStore.write, []
@@ -56,14 +57,12 @@ def test_a_killed_run_continues_bit_by_bit(model_file, dataset_file, tmp_path, m
         if len(calls) == 7 and moment == "after the checkpoint":
             raise Killed
 
-    def finish(*arguments):
-        if len(calls) > 0 and moment == "while writing the end":
-            raise Killed
-        original_finish(*arguments)
+    def finish(*arguments, **options):
+        raise Killed
 
-    original_finish = module.write_trajectory
     monkeypatch.setattr(SegmentStore, "write", write)
-    monkeypatch.setattr(module, "write_trajectory", finish)
+    if moment == "while writing the end":
+        monkeypatch.setattr(module, "write_results", finish)
     with pytest.raises(Killed):
         go("parts")
     with pytest.raises(InputError, match="not finished"):
@@ -73,13 +72,22 @@ def test_a_killed_run_continues_bit_by_bit(model_file, dataset_file, tmp_path, m
 
 
 def test_a_finished_run_is_not_repeated_and_another_is_not_overwritten(model_file, dataset_file, tmp_path):
-    folder = simulate(model_file, tmp_path / "s", start=dataset_file, replicas=2, **SHORT)
+    def go(**options):
+        return simulate(model_file, tmp_path / "s", start=dataset_file, **(SHORT | {"replicas": 2} | options))
+
+    folder = go()
     before = (folder / "replica_000.h5").stat().st_mtime_ns
-    simulate(model_file, folder, start=dataset_file, replicas=2, **SHORT)
+    go(resume=True)
     assert (folder / "replica_000.h5").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"holds this simulation already, finished; go on with --resume"):
+        go()
     with pytest.raises(InputError, match="another seed"):
-        simulate(model_file, folder, start=dataset_file, replicas=2, **(SHORT | {"seed": 5}))
-    simulate(model_file, folder, start=dataset_file, replicas=3, overwrite=True, **SHORT)
+        go(seed=5, resume=True)
+    with pytest.raises(InputError, match=r"another replicas \(2\); choose"):
+        go(replicas=3, resume=True)
+    with pytest.raises(InputError, match="contradict"):
+        go(resume=True, overwrite=True)
+    go(replicas=3, overwrite=True)
     assert len(list(folder.glob("replica_*.h5"))) == 3
 
 
@@ -141,10 +149,19 @@ def test_a_folder_of_other_things_is_kept(model_file, dataset_file, tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_an_explosion_is_an_error_that_names_the_bead(model_file, dataset_file, tmp_path, replicas):
+def test_when_all_explode_it_is_an_error_that_names_the_bead(model_file, dataset_file, tmp_path, replicas):
     options = SHORT | {"time_step": "100 fs", "report_interval": "10 ps", "duration": "100 ps"}
-    with pytest.raises(SimulationError, match="bead"):
+    message = r"(\d) of \1 replicas exploded, the first at step \d+: in replica \d .*bead.* what there is of them is in"
+    with (
+        pytest.warns(UserWarning, match=r"the time step of 100 fs is too large .* try [\d.]+ fs"),
+        pytest.warns(UserWarning, match=r"stopped at step .* try a time step of [\d.]+ fs"),
+        pytest.raises(SimulationError, match=message),
+    ):
         simulate(model_file, tmp_path / "s", start=dataset_file, replicas=replicas, **options)
+    with pytest.raises(SimulationError, match="exploded"):
+        simulate(model_file, tmp_path / "s", start=dataset_file, replicas=replicas, resume=True, **options)
+    with pytest.raises(InputError, match=r"all replicas of the simulation .* exploded"):
+        read_simulation(tmp_path / "s")
 
 
 def test_another_temperature_is_warned_of_at_the_start(model_file, dataset_file, tmp_path):
@@ -155,17 +172,18 @@ def test_another_temperature_is_warned_of_at_the_start(model_file, dataset_file,
 @pytest.mark.parametrize("damage", ["record", "checkpoint", "segment"])
 def test_damaged_resume_files_are_one_sentence(model_file, dataset_file, tmp_path, monkeypatch, damage):
     options = {"start": dataset_file, "replicas": 2, **SHORT}
-    monkeypatch.setattr(module, "write_trajectory", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(module, "write_results", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         simulate(model_file, tmp_path / "s", **options)
     monkeypatch.undo()
     path = {
         "record": tmp_path / "s" / "simulation.json",
-        "checkpoint": tmp_path / "s" / "segments" / "checkpoint.safetensors",
-        "segment": tmp_path / "s" / "segments" / "000003.safetensors",
+        "checkpoint": tmp_path / "s" / "segments" / "0" / "checkpoint.safetensors",
+        "segment": tmp_path / "s" / "segments" / "0" / "000003.safetensors",
     }[damage]
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match="damaged") as error:
-        simulate(model_file, tmp_path / "s", **options)
+        simulate(model_file, tmp_path / "s", resume=True, **options)
     assert "\n" not in str(error.value)
-    simulate(model_file, tmp_path / "s", overwrite=True, **options)
+    if damage != "record":
+        simulate(model_file, tmp_path / "s", overwrite=True, **options)

@@ -109,7 +109,7 @@ def test_positions_are_left_as_they_were(backbones):
         assert torch.equal(before, graph.positions)
 
 
-@pytest.mark.parametrize("name", ["painn", "mace"])
+@pytest.mark.parametrize("name", ["schnet", "painn", "mace"])
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

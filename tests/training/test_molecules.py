@@ -9,7 +9,7 @@ from ase_cg.beads.atoms import beads_to_atoms
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.graph import concatenate, topology_graph
-from ase_cg.training.frames import BatchSampler, FrameDataset, frame_loader
+from ase_cg.training.frames import BatchSampler, FrameDataset, MoleculeFrames, frame_loader
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET
 
@@ -91,11 +91,13 @@ def test_balanced_epochs_take_equally_many_frames_of_each_molecule():
 
 def test_a_batch_holds_the_frames_it_names():
     arrays = [(np.full((5, n, 3), 10.0 * m) + np.arange(5)[:, None, None], None) for m, n in ((0, 2), (1, 3))]
-    arrays = [(x.astype(np.float32), f) for x, f in arrays]
-    batch = FrameDataset(arrays)[np.array([[1, 4], [0, 2], [1, 0]])]
-    assert [(part.molecule, part.coordinates[:, 0, 0].tolist()) for part in batch] == [(0, [2.0]), (1, [14.0, 10.0])]
+    arrays = [MoleculeFrames(x.astype(np.float32), f, np.arange(5) + 100) for x, f in arrays]
+    batch = FrameDataset(arrays, weighted=False)[np.array([[1, 4, 0], [0, 2, 0], [1, 0, 1]])]
+    found = [(part.molecule, part.coordinates[:, 0, 0].tolist(), part.draws.tolist()) for part in batch.parts]
+    assert found == [(0, [2.0], [102]), (1, [14.0, 10.0], [104, 100 + 2**40])]
+    assert batch.components == 3 * (2 + 3 + 3)
     loader = frame_loader(arrays, batch_size=4, shuffle=False, seed=0)
-    assert sum(len(part.coordinates) for batch in loader for part in batch) == 10
+    assert sum(len(part.coordinates) for batch in loader for part in batch.parts) == 10
 
 
 def test_one_model_learns_the_forces_of_all_molecules(dataset, tmp_path):

@@ -229,7 +229,7 @@ def test_batches_cover_every_frame_once_and_depend_on_seed_and_epoch_only():
         sampler.set_epoch(number)
         return [batch.tolist() for batch in sampler]
 
-    assert sorted(row for batch in epoch(0) for row in batch) == [[0, frame] for frame in range(10)]
+    assert sorted(row for batch in epoch(0) for row in batch) == [[0, frame, 0] for frame in range(10)]
     assert [len(batch) for batch in epoch(0)] == [4, 4, 2]
     assert epoch(3) == epoch(3)
     assert epoch(3) != epoch(4)

@@ -1,12 +1,11 @@
 """PaiNN for beads: scalar and vector features that turn with the molecule."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from ase_cg.data.graph import BeadGraph
 from ase_cg.models.backbones.hyper import layer_widths, positive_number, whole_number
+from ase_cg.models.backbones.layers import output_network, reset_linear_layers
 from ase_cg.models.backbones.near import near_pairs
 from ase_cg.models.backbones.radial import ExpNormalBasis, cosine_cutoff
 from ase_cg.models.base import Backbone
@@ -148,19 +147,13 @@ class PaiNN(Backbone):
         self.widths = [features * (2 if layer == 0 else 3) for layer in layers]
         # One product makes the filters of all layers.
         self.filters = nn.Linear(n_basis, sum(self.widths))
-        widths = [features, *head]
-        hidden = [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.SiLU())]
-        self.head = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+        self.head = output_network(features, head, nn.SiLU)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw fresh weights: standard normal for the embedding, Xavier for matrices, zero for biases."""
         self.embedding.reset_parameters()
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_linear_layers(self)
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy of each bead in eV, shape (n,)."""

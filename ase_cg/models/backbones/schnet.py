@@ -1,13 +1,12 @@
 """SchNet for beads: continuous-filter convolutions on distances."""
 
-import math
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from ase_cg.data.graph import BeadGraph
 from ase_cg.errors import InputError
+from ase_cg.models.backbones.hyper import layer_widths, positive_number, whole_number
+from ase_cg.models.backbones.layers import output_network, reset_linear_layers
 from ase_cg.models.backbones.near import near_pairs
 from ase_cg.models.backbones.radial import ExpNormalBasis, cosine_cutoff
 from ase_cg.models.base import Backbone
@@ -74,7 +73,7 @@ class SchNet(Backbone):
     Raises
     ------
     InputError
-        If a size or the cutoff is not positive.
+        If a hyper-parameter is of the wrong kind, or a size or the cutoff is not positive.
     """
 
     def __init__(
@@ -91,33 +90,27 @@ class SchNet(Backbone):
         cutoff_lower: float = 0.0,
     ) -> None:
         sizes = {"n_basis": n_basis, "features": features, "n_filters": n_filters, "n_interactions": n_interactions}
-        if not isinstance(head, list | tuple):
-            raise InputError(f"schnet: head must be a list of widths, not {head!r}")
-        for name, value in [*sizes.items(), *[("head", width) for width in head]]:
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"schnet: {name} must be a positive whole number, not {value!r}")
-        if not isinstance(cutoff, int | float) or not 0 < cutoff < math.inf:
-            raise InputError(f"schnet: cutoff must be a positive number of Å, not {cutoff!r}")
+        for name, value in sizes.items():
+            whole_number("schnet", name, value)
+        given = {
+            "cutoff": positive_number("schnet", "cutoff", cutoff, "Å"),
+            **sizes,
+            "head": layer_widths("schnet", "head", head),
+            "trainable_basis": bool(trainable_basis),
+        }
         if not isinstance(cutoff_lower, int | float) or not 0 <= cutoff_lower < cutoff:
             raise InputError(f"schnet: cutoff_lower must lie between 0 and the cutoff, not {cutoff_lower!r}")
-        described = {"cutoff": cutoff, **sizes, "head": list(head), "trainable_basis": trainable_basis}
-        super().__init__(cutoff, described | ({"cutoff_lower": cutoff_lower} if cutoff_lower else {}))
+        super().__init__(cutoff, given | ({"cutoff_lower": cutoff_lower} if cutoff_lower else {}))
         self.cutoff_lower = float(cutoff_lower)
-        self.basis = ExpNormalBasis(cutoff, n_basis, trainable=trainable_basis, lower=self.cutoff_lower)
+        self.basis = ExpNormalBasis(self.cutoff, n_basis, trainable=trainable_basis, lower=self.cutoff_lower)
         self.embedding = nn.Embedding(n_types, features)
         self.interactions = nn.ModuleList(Interaction(features, n_filters, n_basis) for _ in range(n_interactions))
-        widths = [features, *head]
-        hidden = [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.Tanh())]
-        self.head = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+        self.head = output_network(features, head, nn.Tanh)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw fresh weights: Xavier for matrices, zero for biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_linear_layers(self)
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy of each bead in eV, shape (n,)."""

@@ -211,7 +211,7 @@ class BondedPrior(PriorTerm):
         members = self.members(graph)
         if not members.shape[1]:
             return 0 * graph.positions.sum(-1)  # a function of the positions, so that it can be differentiated
-        share = self.tuple_energies(graph, self._rows_of(members, graph.bead_type)) / self.width
+        share = self.tuple_energies(graph, self.rows_of(members, graph.bead_type)) / self.width
         energies = share.new_zeros(len(graph.positions))
         return energies.index_add(0, members.reshape(-1), share.repeat(self.width))
 
@@ -225,10 +225,11 @@ class BondedPrior(PriorTerm):
 
     def of_members(self, graph: BeadGraph) -> dict[str, Tensor]:
         """Return the parameters of each bonded tuple of a graph, each of shape (m, …)."""
-        rows = self._rows_of(self.members(graph), graph.bead_type)
+        rows = self.rows_of(self.members(graph), graph.bead_type)
         return {name: getattr(self, name)[rows] for name in self.parameter_names}
 
-    def _rows_of(self, members: Tensor, bead_type: Tensor) -> Tensor:
+    def rows_of(self, members: Tensor, bead_type: Tensor) -> Tensor:
+        """Return the rows of the parameters of bonded tuples (width, m), shape (m,)."""
         # A run evaluates one topology many times: its rows are looked up when its tensors are first seen.
         if self._last_rows is None or self._last_rows[0] is not members or self._last_rows[1] is not bead_type:
             self._last_rows = (members, bead_type, self._rows(bead_type[members]))

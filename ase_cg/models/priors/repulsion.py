@@ -18,6 +18,7 @@ from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, 
 CLOSEST = 0.001  # quantile of the distances that counts as the closest approach
 COST = 0.1  # of kT at the closest approach: next to nothing where the data live
 SWITCH = 0.8  # of the cutoff, where the energy begins to be switched off
+CLOSEST_SQUARED = 1e-4  # Å²; nearer pairs cost what they cost there
 NUMBERS_AT_ONCE = 5_000_000
 PAIR_SAMPLES = 50_000_000
 
@@ -120,18 +121,18 @@ class Repulsion(PriorTerm):
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy in eV, shape (n,), shared evenly between the two beads of each pair."""
-        keep, sigma = self._pairs_of(graph)
+        keep, sigma = self.pairs_of(graph)
         i, j = graph.edges[:, keep]
         vectors = graph.edge_vectors()[keep]
-        squared = (vectors * vectors).sum(-1).clamp_min(1e-4)
+        squared = (vectors * vectors).sum(-1).clamp_min(CLOSEST_SQUARED)
         energy = (sigma * sigma / squared) ** (self.exponent / 2)
         if not math.isinf(self.cutoff):
-            energy = energy * _switch(torch.sqrt(squared), self.cutoff)
+            energy = energy * switch(torch.sqrt(squared), self.cutoff)
         share = energy / 2
         zeros = share.new_zeros(len(graph.positions))
         return zeros.index_add(0, i, share).index_add(0, j, share)
 
-    def _pairs_of(self, graph: BeadGraph) -> tuple[Tensor, Tensor]:
+    def pairs_of(self, graph: BeadGraph) -> tuple[Tensor, Tensor]:
         """Return which edges feel the term, and their σ; looked up when the edges are first seen."""
         if self._last is None or self._last[0] is not graph.edges or self._last[1] is not graph.bead_type:
             keep = torch.nonzero(self._feels(graph)).squeeze(1)
@@ -235,7 +236,7 @@ def _adjacency(bonds: Tensor, n: int) -> Any:
     return csr_array((np.ones(2 * len(i)), ends), shape=(n, n))
 
 
-def _switch(distance: Tensor, cutoff: float) -> Tensor:
+def switch(distance: Tensor, cutoff: float) -> Tensor:
     """Return 1 up to four fifths of the cutoff and 0 from the cutoff on, with its derivative continuous."""
     x = ((distance / cutoff - SWITCH) / (1 - SWITCH)).clamp(0, 1)
     return 0.5 * (1 + torch.cos(math.pi * x))

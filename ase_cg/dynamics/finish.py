@@ -1,0 +1,99 @@
+"""From the segments of a simulation that is done to its trajectories."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_cg.dynamics.batch import Batch
+from ase_cg.dynamics.settings import SimulationSettings
+from ase_cg.dynamics.starts import Group
+from ase_cg.dynamics.trajectory import PICOSECOND, Energies, TrajectoryWriter, write_trajectory
+from ase_cg.files import written_whole
+from ase_cg.units import quantity
+
+FILES_AT_ONCE = 32
+
+
+def trajectory_entries(groups: Sequence[Group], settings: SimulationSettings) -> list[dict[str, Any]]:
+    """Return what ``simulation.json`` says of each trajectory, by the numbers of the replicas.
+
+    With one start the files are ``replica_000.h5`` …, with several the name of the start comes before.
+    """
+    several = len({start for group in groups for start in group.starts}) > 1
+    entries = {}
+    for group in groups:
+        for number, start, label in zip(group.numbers.tolist(), group.starts, group.labels, strict=True):
+            entries[number] = {
+                "file": f"{start}_replica_{number:03d}.h5" if several else f"replica_{number:03d}.h5",
+                "molecule": group.name,
+                "start": start,
+                "conformation": label,
+                "temperature": settings.temperatures[number % settings.replicas % len(settings.temperatures)],
+            }
+    return [entries[number] for number in sorted(entries)]
+
+
+def summary(batches: Sequence[Batch], entries: Sequence[dict[str, Any]], speed: dict[str, float]) -> dict[str, Any]:
+    """Return what is said of a simulation that is done: stopped replicas, exchanges, speed."""
+    stopped = [
+        stop.to_dict() | {"file": entries[stop.replica]["file"]}
+        for batch in batches
+        for stop in batch.simulation.stopped.values()
+    ]
+    exchanges = {batch.group.name: batch.tempering.statistics() for batch in batches if batch.tempering is not None}
+    return {"stopped": stopped, **({"exchanges": exchanges} if exchanges else {}), **speed}
+
+
+def write_results(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]], *, alone: bool) -> None:
+    """Write the trajectories of a batch, the last steps of replicas that were stopped, and who was exchanged."""
+    files = [folder / entries[number]["file"] for number in batch.group.numbers]
+    for first in range(0, len(files), FILES_AT_ONCE):
+        _write_trajectories(batch, files, slice(first, min(first + FILES_AT_ONCE, len(files))))
+    step_time = quantity(batch.settings.time_step, "time") / PICOSECOND
+    for place, stop in batch.simulation.stopped.items():
+        if len(stop.last_steps):
+            path = files[place].with_name(f"stopped_{files[place].name}")
+            write_trajectory(path, stop.last_frames, step_time * np.array(stop.last_steps), batch.group.topology)
+    if batch.tempering is not None and batch.reports_done:
+        _write_walkers(folder / ("exchanges.h5" if alone else f"{batch.group.name}_exchanges.h5"), batch)
+
+
+def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice) -> None:
+    places = range(len(files))[some]
+    stopped = batch.simulation.stopped
+    per_frame = batch.settings.steps_per_frame
+    ends = [stopped[p].last_good_step // per_frame if p in stopped else batch.reports_done for p in places]
+    with ExitStack() as stack:
+        writers = []
+        for place in places:
+            partial = stack.enter_context(written_whole(files[place], overwrite=True))
+            writers.append(TrajectoryWriter(partial, batch.group.topology))
+            stack.callback(writers[-1].close)
+        for place, writer, end in zip(places, writers, ends, strict=True):
+            if end == 0:  # a file needs a frame: where the replica started
+                writer.write(batch.group.positions[place][None], np.zeros(1))
+        done = 0
+        names = ("frames", "potential", "kinetic")
+        segments = zip(batch.store.segments("times"), *(batch.store.segments(n, some) for n in names), strict=True)
+        for times, frames, potential, kinetic in segments:
+            for column, (writer, end) in enumerate(zip(writers, ends, strict=True)):
+                kept = slice(0, max(0, min(len(times), end - done)))
+                if kept.stop:
+                    energies = Energies(potential[kept, column], kinetic[kept, column])
+                    writer.write(frames[kept, column], times[kept], energies)
+            done += len(times)
+
+
+def _write_walkers(path: Path, batch: Batch) -> None:
+    import h5py
+
+    with written_whole(path, overwrite=True) as partial, h5py.File(partial, "w") as file:
+        file["time"] = np.concatenate(list(batch.store.segments("times")))
+        file["time"].attrs["units"] = "ps"
+        file["walker"] = np.concatenate(list(batch.store.segments("walkers")))
+        file["replica"] = batch.group.numbers
+        file["temperature"] = batch.simulation.temperatures
+        file["temperature"].attrs["units"] = "K"

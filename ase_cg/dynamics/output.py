@@ -1,0 +1,83 @@
+"""The folder of a simulation: what may be done with it, and what it says at the end."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ase_cg.dynamics.finish import trajectory_entries
+from ase_cg.dynamics.segments import remove_segments
+from ase_cg.dynamics.settings import SimulationSettings
+from ase_cg.dynamics.starts import Group
+from ase_cg.dynamics.trajectory import replica_paths
+from ase_cg.errors import InputError, SimulationError
+from ase_cg.files import read_record, write_record
+
+
+def look(folder: Path, settings: SimulationSettings, *, resume: bool, overwrite: bool) -> bool:
+    """Return whether there is something to go on with; raise where it may not be touched."""
+    record = folder / "simulation.json"
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not record.is_file():
+        raise InputError(f"{folder} is not empty and holds no simulation; choose another folder")
+    if overwrite:
+        return False
+    settings.check_same(record)
+    if not resume:
+        state = "finished" if finished(folder) else "unfinished"
+        raise InputError(
+            f"{folder} holds this simulation already, {state}; go on with --resume (resume=True), or discard it with "
+            "--overwrite (overwrite=True)"
+        )
+    return True
+
+
+def finished(folder: Path) -> bool:
+    """Whether a simulation folder holds all of its trajectories."""
+    found = read_record(folder / "simulation.json")
+    expected = len(found.get("trajectories", range(found["replicas"])))
+    return len(replica_paths(folder)) == expected and ("summary" in found or not (folder / "segments").exists())
+
+
+def begin(folder: Path, settings: SimulationSettings, model_temperature: float, groups: Sequence[Group]) -> None:
+    """Discard what is there of a simulation, and say what begins."""
+    remove_segments(folder / "segments")
+    for path in replica_paths(folder):
+        path.unlink()
+        path.with_name(f"stopped_{path.name}").unlink(missing_ok=True)
+    for name in {"exchanges.h5", *(f"{start}_exchanges.h5" for start in _starts(folder))}:
+        (folder / name).unlink(missing_ok=True)
+    more = {"model_temperature": model_temperature, "trajectories": trajectory_entries(groups, settings)}
+    write_record(folder / "simulation.json", asdict(settings) | more)
+
+
+def _starts(folder: Path) -> set[str]:
+    record = folder / "simulation.json"
+    entries = read_record(record).get("trajectories", []) if record.is_file() else []
+    return {entry["start"] for entry in entries}
+
+
+def stopped_replicas(folder: Path) -> list[dict[str, Any]]:
+    """Return what ``simulation.json`` says of the replicas that exploded, an entry for each."""
+    record = read_record(folder / "simulation.json")
+    entries: list[dict[str, Any]] = record.get("summary", {}).get("stopped", [])
+    return entries
+
+
+def conclude(folder: Path, *, again: bool = False) -> None:
+    """Say what went wrong in a finished simulation."""
+    record = read_record(folder / "simulation.json")
+    stopped = stopped_replicas(folder)
+    if stopped and len(stopped) == len(record["trajectories"]):
+        first = min(stopped, key=lambda stop: stop["step"])
+        raise SimulationError(
+            f"the simulation left the model's range: {len(stopped)} of {len(stopped)} replicas exploded, the first at "
+            f"step {first['step']}: in replica {first['replica']} {first['reason']}; a smaller time step, other starts "
+            f"or more data may help; what there is of them is in {folder}"
+        )
+    if stopped and again:
+        warnings.warn(
+            f"{len(stopped)} of {len(record['trajectories'])} replicas in {folder} exploded", UserWarning, stacklevel=3
+        )

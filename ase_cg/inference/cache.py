@@ -1,0 +1,146 @@
+"""Compiled packages kept on disk, in a folder of the user's own, up to a size."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ase_cg.errors import InputError
+from ase_cg.files import written_whole
+
+LIMIT = 2 * 1024**3  # bytes
+OTHERS_MAY_WRITE = 0o022
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One compiled function: its package, and what is known of it.
+
+    Attributes
+    ----------
+    package : Path
+    record : Path
+        JSON, written last: an entry without it is not whole.
+    """
+
+    package: Path
+    record: Path
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the record, or None if the entry is not there."""
+        try:
+            found: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not self.package.is_file():
+            return None
+        _check_owner(self.package)
+        os.utime(self.record)  # when it was last used decides what is deleted first
+        return found
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write the record, after the package, and delete the oldest entries beyond the limit."""
+        with written_whole(self.record, overwrite=True) as partial:
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        prune(LIMIT)
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled packages: ``$ASE_CG_CACHE``, or ``ase-cg`` in the user's cache folder."""
+    given = os.environ.get("ASE_CG_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ase-cg"
+
+
+def entry(key: str) -> Entry:
+    """Return the place of an entry."""
+    folder = cache_folder()
+    return Entry(folder / f"{key}.pt2", folder / f"{key}.json")
+
+
+def make_key(**parts: Any) -> str:
+    """Return a name that differs whenever something differs that the compiled code depends on."""
+    import torch
+
+    machine = {
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "source": _source_hash(),
+    }
+    text = json.dumps(parts | machine, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cached_size() -> tuple[int, int]:
+    """Return how many packages there are and how many bytes they take."""
+    packages = [path.stat().st_size for path in _files("*.pt2")]
+    return len(packages), sum(packages)
+
+
+def clear() -> tuple[int, int]:
+    """Delete all packages; returns what :func:`cached_size` did before."""
+    found = cached_size()
+    for path in [*_files("*.json"), *_files("*.pt2")]:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def prune(limit: int) -> None:
+    """Delete the packages that were not used for longest, until the rest take no more than `limit` bytes."""
+    records = sorted(_files("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for record in records:
+        package = record.with_suffix(".pt2")
+        total += package.stat().st_size if package.is_file() else 0
+        if total > limit:
+            record.unlink(missing_ok=True)
+            package.unlink(missing_ok=True)
+
+
+def _files(pattern: str) -> list[Path]:
+    folder = cache_folder()
+    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+
+
+def _check_owner(package: Path) -> None:
+    """Refuse native code that somebody else may have written."""
+    if os.name != "posix":
+        return
+    for path in (package, package.parent):
+        found = path.stat()
+        if found.st_uid != os.getuid() or found.st_mode & OTHERS_MAY_WRITE:
+            raise InputError(
+                f"{path} belongs to another user or can be written by others, so compiled code in it is not run; "
+                "correct its owner and mode, or set ASE_CG_CACHE to a folder of your own"
+            )
+
+
+@cache
+def _source_hash() -> str:
+    """Return a hash of the package's source: another version may compile to other code."""
+    import ase_cg
+
+    digest = hashlib.sha256()
+    root = Path(ase_cg.__file__).parent
+    for folder in ("inference", "models", "dynamics"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        import platform
+
+        return platform.processor()
+    wanted = ("model name", "flags", "Features")
+    return hashlib.sha256("".join(sorted({x for x in lines if x.startswith(wanted)})).encode()).hexdigest()

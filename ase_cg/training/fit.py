@@ -1,0 +1,237 @@
+"""Fit the network with Lightning: callbacks, checkpoints, processes; and what came out."""
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ase_cg.data.graph import n_pairs
+from ase_cg.errors import InputError, reason
+from ase_cg.progress import Progress
+from ase_cg.threads import threads_for
+from ase_cg.training.callbacks import EpochProgress, EpochRecord, Patience, RelocatableCheckpoint
+from ase_cg.training.data import TrainingData
+from ase_cg.training.distributed import Launch, on_first_process, process_rank
+from ase_cg.training.objective import ForceMatching
+from ase_cg.training.training_settings import TrainingSection
+from ase_cg.training.validation_simulation import SIMULATION_METRICS, ValidationSimulation
+
+MONITORED = {"validation_loss": "validation_loss", "simulation": SIMULATION_METRICS[0]}
+
+
+class Place(NamedTuple):
+    """Where a network is trained.
+
+    Attributes
+    ----------
+    folder : Path
+        For checkpoints and logs; those that are there are continued.
+    device : torch.device
+    launch : Launch or None
+        The processes that train together.
+    """
+
+    folder: Path
+    device: torch.device
+    launch: Launch | None
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last epoch."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+
+def fit(
+    objective: ForceMatching,
+    data: TrainingData,
+    settings: TrainingSection,
+    place: Place,
+    *,
+    title: str,
+    simulation: ValidationSimulation | None,
+    quiet: bool,
+) -> dict[str, float]:
+    """Fit the backbone in place to the epoch that the settings choose, and return the metrics.
+
+    Parameters
+    ----------
+    objective, data, place, simulation
+        What is trained, on what, where, and what it is validated by besides its loss.
+    settings : TrainingSection
+        Of one network.
+    title : str
+        Of the progress.
+    quiet : bool
+
+    Returns
+    -------
+    dict
+        Losses and label variances in (kcal/mol/Å)², epochs counted from 0, and what simulations gave.
+
+    Raises
+    ------
+    InputError
+        If the training diverged, or a checkpoint is damaged.
+    """
+    seed = settings.network_seeds[0]
+    with (
+        Progress(title, settings.epochs, quiet=quiet or process_rank() > 0) as progress,
+        threads_for(settings.batch_size * max(n_pairs(topology.n_beads) for topology in data.topologies)),
+        _quiet_lightning(),
+    ):
+        best = _best_checkpoint(settings, place)
+        record = EpochRecord(("label_variance", "label_variance_theory"), ("validation_loss", *SIMULATION_METRICS))
+        callbacks = [*_callbacks(settings, place, simulation), record, best, _last_checkpoint(place)]
+        trainer = _trainer(settings, place, [EpochProgress(progress), *callbacks])
+        resumed = on_first_process(place.last.is_file)
+        if resumed:
+            _read_checkpoint(place.last)
+        with _interruptible():
+            trainer.fit(
+                objective,
+                data.loader("train", settings, seed),
+                data.loader("validation", settings, seed),
+                ckpt_path=place.last if resumed else None,
+                weights_only=True,
+            )
+        chosen = _chosen(best, settings)
+        objective.load_state_dict(chosen["state_dict"])
+        tested = trainer.test(objective, data.loader("test", settings, seed), verbose=False)[0]
+    metrics = {**record.of(chosen), "test_loss": float(tested["test_loss"])}
+    if not np.isfinite([metrics["validation_loss"], metrics["test_loss"]]).all():
+        raise InputError(_failure(settings))
+    return {
+        **metrics,
+        "best_epoch": int(chosen["epoch"]),
+        "epochs": int(_read_checkpoint(place.last)["epoch"]) + 1,
+        "train_frames": sum(len(molecule.split.train) for molecule in data.molecules),
+    }
+
+
+def _chosen(best: ModelCheckpoint, settings: TrainingSection) -> dict[str, Any]:
+    """Return the checkpoint that was chosen."""
+    if best.best_model_score is None or not np.isfinite(float(best.best_model_score)):
+        raise InputError(_failure(settings))
+    return _read_checkpoint(Path(best.best_model_path))
+
+
+def _failure(settings: TrainingSection) -> str:
+    if settings.select == "simulation":
+        return (
+            "no validation simulation ended with finite positions; train longer, lower training.learning_rate, or take "
+            "stiffer priors"
+        )
+    return (
+        "training diverged: no epoch had a finite validation loss; lower training.learning_rate and train again with "
+        "--overwrite"
+    )
+
+
+def _callbacks(
+    settings: TrainingSection, place: Place, simulation: ValidationSimulation | None
+) -> Iterator[lightning.Callback]:
+    """Give callbacks in their order: the simulation runs while averaged weights are in the model's place."""
+    if simulation is not None:
+        yield simulation
+    if settings.ema_decay is not None:
+        # Buffers are copied: all of them are constants.
+        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call] # of torch
+        yield WeightAveraging(device=place.device, use_buffers=False, multi_avg_fn=average)
+    if settings.patience is not None:
+        by_loss = settings.select == "validation_loss"
+        yield Patience(MONITORED[settings.select], patience=settings.patience, check_finite=by_loss)
+
+
+def _best_checkpoint(settings: TrainingSection, place: Place) -> ModelCheckpoint:
+    return RelocatableCheckpoint(
+        place.last.parent, filename="best", monitor=MONITORED[settings.select], enable_version_counter=False
+    )
+
+
+def _last_checkpoint(place: Place) -> ModelCheckpoint:
+    """Make what a stopped training continues from; written after the best one, whose state is in it."""
+    return RelocatableCheckpoint(place.last.parent, filename=place.last.stem, enable_version_counter=False)
+
+
+def _trainer(settings: TrainingSection, place: Place, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    device, launch = place.device, place.launch
+    together: dict[str, Any] = {"devices": 1 if device.index is None else [device.index]}
+    if launch is not None:
+        together = {
+            "devices": launch.processes_a_node,
+            "num_nodes": launch.nodes,
+            "plugins": [launch.environment],
+            # Constants of the energy, such as the last bias, have no gradient of forces.
+            "strategy": DDPStrategy(find_unused_parameters=True),
+            "use_distributed_sampler": False,
+        }
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        max_epochs=settings.epochs,
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=callbacks,
+        logger=[CSVLogger(place.folder, "csv"), TensorBoardLogger(place.folder, "tensorboard")],
+        inference_mode=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **together,
+    )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        # A truncated archive raises whatever its reader meets first.
+        raise InputError(
+            f"checkpoint {path} is missing or damaged ({reason(error)}); discard the training with --overwrite"
+        ) from error
+    return found
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt: Lightning makes it an exit and then ignores the signal for good."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if in_main_thread and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advertisements and its advice on workers off the screen, for this block only."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            # Frames are in memory: more workers would only copy them.
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*logging interval.*")
+            warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,81 @@
+"""The table that compares the networks a recipe trained, and the rule by which one is chosen."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ase_cg.files import read_record, write_record, written_whole
+
+TABLE_NAME = "trainings"
+RULES = {
+    "validation_loss": "lowest validation loss among the seeds of the first noise level that the recipe lists: losses "
+    "at different noise levels cannot be compared",
+    "simulation": "lowest simulation_js of all",
+}
+COLUMNS = {
+    "validation_loss": "validation loss",
+    "test_loss": "test loss",
+    "label_variance": "label variance",
+    "label_variance_theory": "in theory",
+    "simulation_js": "simulation JS (nats)",
+    "simulation_bond_wasserstein": "bond W1 (Å)",
+    "best_epoch": "best epoch",
+    "epochs": "epochs",
+}
+
+
+class Row(NamedTuple):
+    """One network.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder.
+    noise_std : float or None
+        In Å.
+    seed : int
+    metrics : dict
+        Losses and label variances in (kcal/mol/Å)².
+    """
+
+    name: str
+    noise_std: float | None
+    seed: int
+    metrics: dict[str, Any]
+
+
+def best_row(rows: list[Row], select: Literal["validation_loss", "simulation"]) -> Row:
+    """Return the network that :data:`RULES` choose."""
+    if select == "simulation":
+        return min(rows, key=lambda row: float(row.metrics["simulation_js"]))
+    first = [row for row in rows if row.noise_std == rows[0].noise_std]
+    return min(first, key=lambda row: float(row.metrics["validation_loss"]))
+
+
+def write_table(rows: list[Row], chosen: Row, select: Literal["validation_loss", "simulation"], folder: Path) -> bool:
+    """Write ``trainings.md`` and ``trainings.json``; return False if the same are there already."""
+    record = {
+        "rule": RULES[select],
+        "chosen": chosen.name,
+        "trainings": [{"name": r.name, "noise_std": r.noise_std, "seed": r.seed, **r.metrics} for r in rows],
+        "units": {"losses and variances": "(kcal/mol/Å)²", "noise_std": "Å"},
+    }
+    path = folder / f"{TABLE_NAME}.json"
+    if path.is_file() and read_record(path) == record:
+        return False
+    with written_whole(folder / f"{TABLE_NAME}.md", overwrite=True) as partial:
+        partial.write_text(_markdown(rows, chosen, RULES[select]), encoding="utf-8")
+    write_record(path, record)
+    return True
+
+
+def _markdown(rows: list[Row], chosen: Row, rule: str) -> str:
+    shown = [name for name in COLUMNS if any(name in row.metrics for row in rows)]
+    lines = [
+        "| noise (Å) | seed | " + " | ".join(COLUMNS[name] for name in shown) + " | |",
+        "| --- " * (len(shown) + 3) + "|",
+    ]
+    for row in rows:
+        values = [f"{row.metrics[name]:.5g}" if name in row.metrics else "" for name in shown]
+        noise = "" if row.noise_std is None else f"{row.noise_std:g}"
+        lines.append(f"| {noise} | {row.seed} | " + " | ".join(values) + f" | {'chosen' if row is chosen else ''} |")
+    return "\n".join([*lines, "", f"Losses and variances in (kcal/mol/Å)². Chosen by: {rule}.", ""])

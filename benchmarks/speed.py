@@ -1,0 +1,308 @@
+"""Speed of the compiled forms: milliseconds a step, ns/day, and what a user would run instead, on the same weights.
+
+    OMP_NUM_THREADS=1 python benchmarks/speed.py --results runs/speed.json
+
+Prints one table. Each case runs in a process of its own (its peak memory is that of the case) and is kept in the file
+of results, so that a stopped run goes on; ``--beads 10 --replicas 1 32 --backbones mace`` choose cases. All times are
+medians of rounds in which the candidates take turns, on a CPU in seconds of the process, so that other work on the
+machine counts less. Networks have the sizes of docs/recipes.md and random weights; chains are compact and
+self-avoiding, without priors.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.models.backbones import make_backbone
+from ase_cg.models.model import CGModel, ModelCard, prepared_copy
+from ase_cg.models.priors.prior_set import PriorSet
+
+SMALL: dict[str, dict[str, Any]] = {"schnet": {}, "painn": {}, "mace": {}}
+PROTEIN: dict[str, dict[str, Any]] = {
+    "schnet": {"cutoff": 12.0, "n_interactions": 4},
+    "painn": {"cutoff": 12.0, "n_basis": 32, "n_interactions": 3},
+    "mace": {"cutoff": 12.0, "n_basis": 10, "hidden_irreps": "64x0e + 64x1o", "avg_num_neighbors": 20.0},
+}
+SMALL_BEADS = 20  # up to here the sizes for dipeptides and peptides
+TIME_STEP = 4.0  # fs, of which ns/day are reckoned
+ROUNDS = 7
+N_TYPES = 20
+MAX_EAGER_EDGES = 700_000  # larger batches take the eager forms gigabytes
+
+
+def main() -> None:
+    """Run the cases that are missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("runs/speed.json"))
+    parser.add_argument("--beads", type=int, nargs="+", default=[10, 35, 80, 269])
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 32, 64, 128])
+    parser.add_argument("--backbones", nargs="+", default=["schnet", "painn", "mace"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--gate", type=float, default=1e-5)
+    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        name, beads, replicas = arguments.case
+        print(json.dumps(measure(name, int(beads), int(replicas), arguments.device, arguments.gate)))
+        return
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
+    for beads in arguments.beads:
+        for name in arguments.backbones:
+            for replicas in arguments.replicas:
+                key = f"{name} {beads} {replicas} {arguments.device}"
+                if key not in found:
+                    found[key] = in_a_process(name, beads, replicas, arguments)
+                    arguments.results.write_text(json.dumps(found, indent=1))
+    print_table(found)
+
+
+def in_a_process(name: str, beads: int, replicas: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one case in a process of its own."""
+    case = ["--case", name, str(beads), str(replicas), "--device", arguments.device, "--gate", str(arguments.gate)]
+    print(f"{name}, {beads} beads × {replicas} …", file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, *case]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this file itself
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def measure(name: str, n_beads: int, replicas: int, device: str, gate: float) -> dict[str, Any]:
+    """Return times in ms, and memory in MB, of one case."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    model, topology, frames = chain_model(name, n_beads)
+    started = time.perf_counter()
+    compiled = model.compile(topology, replicas=replicas, frames=frames[:8], device=device, gate=gate, quiet=True)
+    from ase_cg.dynamics.integrators import BAOAB
+
+    masses = torch.tensor(topology.masses, dtype=torch.float64, device=device)[:, None]
+    ones = torch.ones(replicas, 1, 1, dtype=torch.float64, device=device)
+    step = compiled.make_step(BAOAB(0.2, masses, 0.025 * ones, 0.01 * ones), quiet=True)
+    seconds = time.perf_counter() - started
+    x = torch.tensor(np.resize(frames, (replicas, n_beads, 3)), device=device)
+    v, noise = torch.zeros_like(x), torch.randn_like(x)
+    forces = compiled.energy_and_forces(x)[1]
+    candidates: dict[str, Callable[[], object]] = {
+        "force": lambda: compiled.energy_and_forces(x),
+        "step": lambda: step(x, v, forces, noise),
+    }
+    if replicas * n_beads * (n_beads - 1) / 2 <= MAX_EAGER_EDGES:
+        candidates["eager"] = eager(model, topology, x)
+        if name == "mace" and replicas > 1:
+            candidates["mace-torch, one batch"] = mace_batch(model, x)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if replicas == 1 and device == "cpu":
+        candidates["ASE"] = ase_steps(ours(model, topology, frames[0]))
+        if name == "mace":
+            candidates["ASE + MACECalculator"] = ase_steps(mace_calculator(model, topology, frames[0]))
+    times = interleaved(candidates, device)
+    flops = matrix_flops(model, topology, x[: compiled.chunk], device)
+    rate = matrix_rate(device)
+    chunks = replicas / min(compiled.chunk, replicas)
+    return {
+        "times": {key: 1e3 * value for key, value in times.items()},
+        "force_error": compiled.force_error,
+        "form": compiled.form,
+        "chunk": compiled.chunk,
+        "compile_seconds": seconds,
+        "memory": memory,
+        "share": flops * chunks / times["force"] / rate,
+    }
+
+
+def interleaved(candidates: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
+    """Return the median seconds of each candidate, taking turns."""
+    counts = {}
+    for key, function in candidates.items():
+        function()
+        counts[key] = max(1, int(0.05 / max(timed(function, 1, device), 1e-6)))
+    rounds: dict[str, list[float]] = {key: [] for key in candidates}
+    for _ in range(ROUNDS):
+        for key, function in candidates.items():
+            rounds[key].append(timed(function, counts[key], device))
+    return {key: float(np.median(values)) for key, values in rounds.items()}
+
+
+def timed(function: Callable[[], object], count: int, device: str) -> float:
+    """Return seconds a call: of the process on a CPU, of the clock on a GPU."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    synchronize = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    synchronize()
+    started = clock()
+    for _ in range(count):
+        function()
+    synchronize()
+    return (clock() - started) / count
+
+
+def eager(model: CGModel, topology: BeadTopology, x: torch.Tensor) -> Callable[[], object]:
+    """Our model, operation by operation."""
+    prepared = prepared_copy(model, x.device, "float32")
+    graph = prepared.graph(topology, len(x))._replace(positions=x.reshape(-1, 3).float())
+    return lambda: prepared.energy_and_forces(graph)
+
+
+def mace_batch(model: CGModel, x: torch.Tensor) -> Callable[[], object]:
+    """mace-torch's own network, eager, all replicas in one batch; pairs within its cutoff."""
+    prepared = prepared_copy(model, x.device, "float32")
+    backbone: Any = prepared.backbone
+    replicas, n, _ = x.shape
+    positions = x.reshape(-1, 3).float()
+    pairs = torch.cat([torch.triu_indices(n, n, 1), torch.triu_indices(n, n, 1).flip(0)], dim=1)
+    edges = torch.cat([pairs + n * r for r in range(replicas)], dim=1).to(x.device)
+    near = (positions[edges[0]] - positions[edges[1]]).norm(dim=-1) < backbone.cutoff
+    edges = edges[:, near]
+    types = torch.arange(n, device=x.device) % N_TYPES
+    data = {
+        "positions": positions,
+        "shifts": torch.zeros(edges.shape[1], 3, device=x.device),
+        "unit_shifts": torch.zeros(edges.shape[1], 3, device=x.device),
+        "edge_index": edges,
+        "node_attrs": torch.eye(N_TYPES, device=x.device)[types].repeat(replicas, 1),
+        "cell": torch.zeros(3 * replicas, 3, device=x.device),
+        "batch": torch.arange(replicas, device=x.device).repeat_interleave(n),
+        "ptr": torch.arange(replicas + 1, device=x.device) * n,
+    }
+    return lambda: backbone.network(dict(data), compute_force=True)
+
+
+def ours(model: CGModel, topology: BeadTopology, positions: np.ndarray) -> Any:
+    """Beads with our calculator."""
+    from ase_cg import CGCalculator
+    from ase_cg.beads.atoms import beads_to_atoms
+
+    atoms = beads_to_atoms(topology, positions, model.vocabulary)
+    atoms.calc = CGCalculator(model, topology=topology, compile=True)
+    return atoms
+
+
+def mace_calculator(model: CGModel, topology: BeadTopology, positions: np.ndarray) -> Any:
+    """Beads with mace-torch's calculator and the same network."""
+    from mace.calculators import MACECalculator
+
+    from ase_cg.beads.atoms import beads_to_atoms
+
+    prepared = prepared_copy(model, torch.device("cpu"), "float32")
+    atoms = beads_to_atoms(topology, positions, model.vocabulary)
+    backbone: Any = prepared.backbone
+    atoms.calc = MACECalculator(models=[backbone.network], device="cpu", default_dtype="float32")
+    return atoms
+
+
+def ase_steps(atoms: Any) -> Callable[[], object]:
+    """ASE's Langevin dynamics, a step a call; the time step is tiny, so that random weights do no harm."""
+    from ase.md.langevinbaoab import LangevinBAOAB
+
+    atoms.set_momenta(np.zeros((len(atoms), 3)))
+    dynamics = LangevinBAOAB(atoms, 1e-4, temperature_K=1.0, T_tau=1000.0, rng=np.random.default_rng(0))
+    return lambda: dynamics.run(1)
+
+
+def chain_model(name: str, n_beads: int) -> tuple[CGModel, BeadTopology, np.ndarray]:
+    """A compact chain, a network with random weights, and conformations (64, N, 3) in Å."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"T{i % N_TYPES:02d}" for i in range(n_beads))
+    vocabulary = tuple(f"T{i:02d}" for i in range(N_TYPES))
+    topology = BeadTopology(
+        names,
+        names,
+        tuple(range(1, n_beads + 1)),
+        (0,) * n_beads,
+        (110.0,) * n_beads,
+        tuple((i, i + 1) for i in range(n_beads - 1)),
+    )
+    frames = globule(n_beads, rng) + 0.15 * rng.standard_normal((64, n_beads, 3))
+    torch.manual_seed(0)
+    settings = (SMALL if n_beads <= SMALL_BEADS else PROTEIN)[name]
+    backbone = make_backbone(name, N_TYPES, dict(settings))
+    card = ModelCard(temperature=300.0, resolution="calpha", topologies=(topology,))
+    model = CGModel(vocabulary, PriorSet([]), card, backbone=backbone, backbone_name=name)
+    return model.requires_grad_(requires_grad=False), topology, frames
+
+
+def globule(n_beads: int, rng: np.random.Generator) -> np.ndarray:
+    """A self-avoiding chain with bonds of 3.8 Å, as dense as a protein."""
+    while True:
+        beads = [np.zeros(3)]
+        for _ in range(n_beads - 1):
+            directions = rng.standard_normal((400, 3))
+            candidates = beads[-1] + 3.8 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+            gaps = np.linalg.norm(np.array(beads)[None, :-1] - candidates[:, None], axis=-1).min(1, initial=10.0)
+            free = candidates[gaps > 4.2]
+            if not len(free):
+                break
+            # Nearest to the centre among a few: compact, but not the densest packing.
+            few = free[:8]
+            beads.append(few[np.linalg.norm(few - np.mean(beads, axis=0), axis=1).argmin()])
+        if len(beads) == n_beads:
+            return np.array(beads)
+
+
+def matrix_flops(model: CGModel, topology: BeadTopology, x: torch.Tensor, device: str) -> float:
+    """Return the operations of matrix products in one evaluation of the dense form."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ase_cg.inference.dense import DenseModel
+    from ase_cg.inference.export import traced
+
+    graph = traced(DenseModel(model, topology, len(x), torch.float32, 64, device).energy_and_forces, [x])
+    with FlopCounterMode(display=False) as counter:
+        graph(x)
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(device: str) -> float:
+    """Return operations a second of a large product of matrices in single precision."""
+    a, b = (torch.randn(1024, 1024, device=device) for _ in range(2))
+    a @ b
+    return 2 * 1024**3 / min(timed(lambda: a @ b, 5, device) for _ in range(5))
+
+
+def print_table(found: dict[str, dict[str, Any]]) -> None:
+    """Print what was measured."""
+    columns = ["network", "beads", "replicas", "ms/step", "replica-steps/s", "ns/day", "(step − force)/force"]
+    columns += ["force error", "eager / force", "mace-torch / ours", "MB", "share of matrix rate", "compiling / s"]
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
+    for key, case in found.items():
+        name, beads, replicas, _ = key.split()
+        if "error" in case:
+            print(f"| {name} | {beads} | {replicas} | {case['error']} |" + " |" * (len(columns) - 4))
+            continue
+        times = case["times"]
+        per_second = 1e3 * int(replicas) / times["step"]
+        peer = ""
+        if "ASE + MACECalculator" in times:
+            peer = f"{times['ASE + MACECalculator'] / times['ASE']:.1f} (ASE)"
+        elif "mace-torch, one batch" in times:
+            peer = f"{times['mace-torch, one batch'] / times['force']:.1f}"
+        row = [name, beads, replicas, f"{times['step']:.3f}", f"{per_second:.0f}"]
+        row += [f"{per_second * TIME_STEP * 86400 * 1e-6:.0f}", f"{100 * (times['step'] / times['force'] - 1):.0f} %"]
+        row += [f"{case['force_error']:.1e}", f"{times['eager'] / times['force']:.1f}" if "eager" in times else ""]
+        row += [peer, f"{case['memory']:.0f}", f"{100 * case['share']:.0f} %", f"{case['compile_seconds']:.0f}"]
+        print("| " + " | ".join(row) + " |")
+    print("\nUnder ASE, one replica, ms a step of ASE's Langevin dynamics:\n")
+    print("| network | beads | ours | of it not the force | with MACECalculator |\n| --- | --- | --- | --- | --- |")
+    for key, case in found.items():
+        times = case.get("times", {})
+        if "ASE" in times:
+            peer = f"{times['ASE + MACECalculator']:.2f}" if "ASE + MACECalculator" in times else ""
+            name, beads = key.split()[:2]
+            print(f"| {name} | {beads} | {times['ASE']:.3f} | {times['ASE'] - times['force']:.3f} | {peer} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Frame weights: what they decide, and wrong ones."""
+
+import numpy as np
+import pytest
+
+from ase_cg import Dataset, InputError, map_trajectory
+from tests.data.conftest import N_FRAMES
+
+
+def test_weights_decide_the_optimal_map(all_atom, tmp_path, mapping):
+    """Frames of no weight have no say: the map of weighted frames is that of the frames that count."""
+    rng = np.random.default_rng(0)
+    nonsense = 1e3 * rng.standard_normal((N_FRAMES, 22, 3))
+    np.savez(tmp_path / "a.npz", positions=all_atom[0], forces=all_atom[1])
+    both = {"positions": np.concatenate([all_atom[0]] * 2), "forces": np.concatenate([all_atom[1], nonsense])}
+    np.savez(tmp_path / "b.npz", **both)
+    np.save(tmp_path / "w.npy", np.repeat([1.0, 0.0], N_FRAMES))
+    options = mapping | {"force_map": "optimal", "constraints": "none", "length_unit": "nm", "ridge": 1e-3}
+    options |= {"force_unit": "kJ/mol/nm"}
+    alone = map_trajectory(tmp_path / "a.npz", tmp_path / "a.h5", **options)
+    weighted = map_trajectory(tmp_path / "b.npz", tmp_path / "b.h5", weights=[tmp_path / "w.npy"], **options)
+    with Dataset.open(alone) as one, Dataset.open(weighted) as two:
+        a, b = one.only_molecule(), two.only_molecule()
+        assert b.maps()[2] == pytest.approx(a.maps()[2], abs=1e-3)
+        assert b.force_map_report["rms"] == pytest.approx(a.force_map_report["rms"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(39), "39 weights"),
+        (np.ones(41), "holds 41 weights for the 40 frames"),
+        (-np.ones(40), "weight of frame 0"),
+        (np.full(40, np.nan), "weight of frame 0"),
+        (np.zeros(40), "no weight above zero"),
+        (np.ones((40, 2)), r"shape \(40, 2\)"),
+    ],
+)
+def test_wrong_weights_are_one_sentence(weights, message, all_atom, mapping, tmp_path):
+    np.savez(tmp_path / "a.npz", positions=all_atom[0])
+    np.save(tmp_path / "w.npy", weights)
+    with pytest.raises(InputError, match=message):
+        map_trajectory(tmp_path / "a.npz", tmp_path / "d.h5", weights=[tmp_path / "w.npy"], length_unit="nm", **mapping)
+    assert not (tmp_path / "d.h5").exists()

@@ -1,0 +1,218 @@
+"""Killed, stopped, out of disk: a simulation goes on bit by bit and has lost nothing that it reported written."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+
+import h5py
+import mdtraj
+import numpy as np
+import pytest
+
+from ase_cg import simulate
+from ase_cg.dynamics import prepare
+from ase_cg.dynamics.interruption import Interrupted
+from ase_cg.dynamics.segments import SegmentStore
+from ase_cg.errors import InputError
+from tests.dynamics.test_explosions import with_an_edge
+
+TEMPERATURES = [290.0, 300.0, 312.0]
+OPTIONS = {
+    "replicas": 3,
+    "temperature": TEMPERATURES,
+    "exchange_interval": "0.006 ps",
+    "duration": "1.2 ps",
+    "report_interval": "0.02 ps",
+    "checkpoint_interval": "0.06 ps",
+    "seed": 4,
+    "quiet": True,
+}
+pytestmark = pytest.mark.filterwarnings("ignore:simulating at .* K a model")
+
+
+@pytest.fixture
+def prior_file(model, tmp_path):
+    """Priors alone: quick steps."""
+    path = tmp_path / "prior.safetensors"
+    model.prior_only().save(path)
+    return path
+
+
+def contents(folder):
+    """Everything that a finished run leaves, bit by bit."""
+    found = {}
+    for path in sorted(folder.glob("*.h5")):
+        with h5py.File(path, "r") as file:
+            found |= {f"{path.name}/{name}": np.array(file[name]) for name in file if name != "topology"}
+    record = json.loads((folder / "simulation.json").read_text())
+    record["summary"] = {
+        name: record["summary"][name] for name in ("stopped", "exchanges") if name in record["summary"]
+    }
+    return found, record
+
+
+def same(one, other):
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    return all(np.array_equal(one[0][name], other[0][name]) for name in one[0])
+
+
+def run_here(model, dataset, folder, options):
+    """What another process does; it may be killed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        simulate(model, folder, start=dataset, resume=True, **options)
+
+
+def launch(*arguments):
+    """Run in a process of its own, forked from one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.dynamics.test_resume", "ase_cg.dynamics.simulate", "safetensors.numpy"])
+    process = context.Process(target=run_here, args=arguments)
+    process.start()
+    return process
+
+
+def kill(process):
+    process.kill()
+    process.join()
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(prior_file, dataset_file, tmp_path):
+    """SIGKILL at random moments; frames are neither lost nor doubled, exchanges and their record are the same."""
+    started = time.monotonic()
+    whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
+    lasted = time.monotonic() - started
+    moments, segments = np.random.default_rng(8), []
+    folder = tmp_path / "killed"
+    kill(launch(prior_file, dataset_file, folder, OPTIONS))  # in the meantime all is imported
+    for _ in range(6):
+        process = launch(prior_file, dataset_file, folder, OPTIONS)
+        time.sleep(moments.uniform(0.2, 0.6) * lasted)
+        kill(process)
+        segments.append(len(list((folder / "segments" / "0").glob("0*.safetensors"))))
+    assert max(segments) > 0  # at least one was hit on its way
+    simulate(prior_file, folder, start=dataset_file, resume=True, **OPTIONS)
+    assert same(contents(whole), contents(folder))
+    loaded = mdtraj.load(str(folder / "replica_001.h5"))
+    assert loaded.time == pytest.approx(0.02 * np.arange(1, 61), rel=1e-6)
+    left_behind = {path.name for path in folder.iterdir() if not path.name.startswith((".lock", ".partial"))}
+    assert left_behind == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(prior_file, dataset_file, tmp_path, number):
+    def ask():
+        deadline = time.monotonic() + 20
+        while not list((tmp_path / "s").glob("segments/0/000003*")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with pytest.raises(Interrupted, match=r"stopped after \d+ of 60 frames.* --resume \(resume=True\) goes on") as stop:
+        simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
+    thread.join()
+    assert stop.value.signal_number == number
+    assert isinstance(stop.value, KeyboardInterrupt)
+    assert signal.getsignal(number) == handler
+    kept = int(str(stop.value).split()[2])
+    assert sum(len(times) for times in SegmentStore(tmp_path / "s" / "segments" / "0").segments("times")) == kept
+    again = simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
+    whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
+    assert same(contents(whole), contents(again))
+
+
+def test_a_long_report_interval_is_interrupted_too(prior_file, dataset_file, tmp_path):
+    """The steps since the last frame are done again; the random numbers are those of their places."""
+    options = OPTIONS | {"duration": "4000 ps", "report_interval": "2000 ps", "exchange_interval": None}
+    options["checkpoint_interval"] = "2000 ps"
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(Interrupted, match="stopped after 0 of 2 frames"):
+        simulate(prior_file, tmp_path / "s", start=dataset_file, **options)
+    assert time.monotonic() - started < 8
+
+
+def test_a_full_disk_stops_the_run_with_all_that_was_reported(prior_file, dataset_file, tmp_path, monkeypatch):
+    """The sixth segment does not fit, in safetensors' own words."""
+    import safetensors.numpy
+
+    whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
+    original = safetensors.numpy.save_file
+
+    def save_file(tensors, path, metadata=None):
+        if path.name.endswith("000005.safetensors"):
+            path.write_bytes(b"half of it")
+            raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+        original(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", save_file)
+    message = r"000005.safetensors could not be written \(No space left on device\); all 15 frames .*room.*--resume"
+    with pytest.raises(InputError, match=message):
+        simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
+    monkeypatch.undo()
+    assert sum(len(times) for times in SegmentStore(tmp_path / "s" / "segments" / "0").segments("times")) == 15
+    names = {path.name for path in (tmp_path / "s" / "segments" / "0").iterdir()}
+    assert names == {"start.safetensors", "checkpoint.safetensors", *[f"{i:06d}.safetensors" for i in range(5)]}
+    simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
+    assert same(contents(whole), contents(tmp_path / "s"))
+
+
+def test_a_disk_that_fills_while_the_end_is_written_loses_nothing(prior_file, dataset_file, tmp_path, monkeypatch):
+    from mdtraj.formats import HDF5TrajectoryFile
+
+    def full(*_, **__):
+        raise RuntimeError("Problems appending the elements")  # PyTables' words
+
+    monkeypatch.setattr(HDF5TrajectoryFile, "write", full)
+    with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
+        simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
+    monkeypatch.undo()
+    simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
+    whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
+    assert same(contents(whole), contents(tmp_path / "s"))
+
+
+def test_two_processes_do_not_run_in_one_folder(prior_file, dataset_file, tmp_path):
+    folder = tmp_path / "s"
+    options = OPTIONS | {"duration": "600 ps"}
+    process = launch(prior_file, dataset_file, folder, options)
+    try:
+        deadline = time.monotonic() + 20
+        while not (folder / ".lock-segments").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="is being written by another process"):
+            simulate(prior_file, folder, start=dataset_file, resume=True, **options)
+    finally:
+        kill(process)
+
+
+def test_replicas_stopped_before_a_full_disk_stay_stopped(prior_file, dataset_file, tmp_path, monkeypatch):
+    """One replica explodes, then the disk is full; the run goes on and ends like the one that had room."""
+    monkeypatch.setattr(prepare, "EagerForm", with_an_edge(1))
+    options = OPTIONS | {"temperature": None, "exchange_interval": None}
+    with pytest.warns(UserWarning, match="replica 1 stopped at step"):
+        whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **options)
+    original = SegmentStore.write
+
+    def write(self, *arguments):
+        original(self, *arguments)
+        if self.count() == 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SegmentStore, "write", write)
+    with pytest.warns(UserWarning, match="replica 1 stopped"), pytest.raises(InputError, match="all 33 frames"):
+        simulate(prior_file, tmp_path / "s", start=dataset_file, **options)
+    monkeypatch.setattr(SegmentStore, "write", original)
+    simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **options)
+    one, other = contents(whole), contents(tmp_path / "s")
+    assert "stopped_replica_001.h5/coordinates" in one[0]
+    assert same(one, other)

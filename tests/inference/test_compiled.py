@@ -1,0 +1,188 @@
+"""Compiled models: their gate, their cache, whole steps, chunks, and machines without a compiler."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from ase_cg.cli.main import app
+from ase_cg.errors import InputError
+from ase_cg.inference import cache, compiled, export
+from ase_cg.inference.compiled import compile_model, model_hash
+from tests.inference.conftest import chain, chain_model
+from tests.inference.test_dense import exact, relative
+
+
+@dataclass(frozen=True)
+class Leap:
+    """A step that uses all it is given; each replica has a gain of its own."""
+
+    time_step: float
+    masses: Tensor
+    gain: Tensor
+
+    def advance(self, x, v, f, noise, energy_and_forces):
+        v = v + self.time_step * f / self.masses
+        moved = x + self.time_step * v + self.gain * noise
+        energies, forces = energy_and_forces(moved)
+        return moved, v + 1e-3 * forces, forces, energies
+
+
+def leap(replicas: int, n_beads: int) -> Leap:
+    gain = 1e-3 * torch.arange(1, replicas + 1).double()[:, None, None]
+    return Leap(0.01, torch.full((n_beads, 1), 50.0).double(), gain)
+
+
+@pytest.mark.parametrize("name", ["schnet", "painn", "mace"])
+def test_a_compiled_model_is_the_model_and_is_kept(name, capsys):
+    small = {"num_interactions": 1, "max_ell": 1} if name == "mace" else {"n_interactions": 1}
+    model, frames = chain_model(name, 5, small, priors=("bonds", "dihedrals") if name == "schnet" else ("bonds",))
+    made = model.compile(replicas=3, frames=frames[:5])
+    assert made.form == "compiled"
+    assert made.force_error < 1e-5
+    energy, forces = exact(model, frames[20:23])
+    found, compiled_forces = made.energy_and_forces(torch.tensor(frames[20:23]))
+    assert relative(compiled_forces, forces) < 1e-5
+    assert torch.allclose(found, energy, rtol=1e-5, atol=1e-5)
+    assert "Compiling" in capsys.readouterr().err
+    again = model.compile(replicas=3, frames=frames[:5])
+    assert "Compiling" not in capsys.readouterr().err
+    assert torch.equal(again.energy_and_forces(torch.tensor(frames[20:23]))[1], compiled_forces)
+
+
+def test_whole_steps_and_chunks(monkeypatch):
+    """Five replicas in chunks of two: each as if it ran alone, and the compiled step equal to its parts."""
+    monkeypatch.setattr(compiled, "MAX_CHUNK", 2)
+    model, frames = chain_model("schnet", 5, {"n_interactions": 1}, priors=("bonds", "repulsion"))
+    made = model.compile(replicas=5, quiet=True)
+    assert made.chunk == 2
+    x, v = torch.tensor(frames[:5]), 0.01 * torch.randn(5, 5, 3).double()
+    noise = torch.randn(5, 5, 3).double()
+    energies, forces = made.energy_and_forces(x)
+    integrator = leap(5, 5)
+    stepped = made.make_step(integrator, quiet=True)(x, v, forces, noise)
+    parts = integrator.advance(x, v, forces, noise, made.energy_and_forces)
+    for found, expected in zip(stepped, parts, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert energies.shape == stepped[3].shape == (5,)
+    # Another temperature, another time step: the same code with other numbers.
+    faster = Leap(0.02, integrator.masses, 2 * integrator.gain)
+    monkeypatch.setattr(compiled, "write_package", pytest.fail)
+    moved = made.make_step(faster, quiet=True)(x, v, forces, noise)[0]
+    assert torch.allclose(moved, faster.advance(x, v, forces, noise, made.energy_and_forces)[0], rtol=1e-12, atol=1e-12)
+    alone = made.energy_and_forces(x[[4, 0, 0, 0, 0]])[1][0]
+    assert torch.allclose(alone, forces[4], rtol=1e-5, atol=1e-6)
+
+
+def test_a_machine_without_a_compiler_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    model, frames = chain_model("painn", 5)
+    with pytest.warns(UserWarning, match=r"no C\+\+ compiler was found"):
+        made = model.compile(frames=frames[:2])
+    assert made.form == "eager"
+    assert relative(made.energy_and_forces(torch.tensor(frames[3:4]))[1], exact(model, frames[3:4])[1]) < 1e-5
+    integrator = leap(1, 5)
+    x = torch.tensor(frames[:1])
+    step = made.make_step(integrator)
+    assert step(x, x, x, x)[0].shape == (1, 5, 3)
+
+
+def test_a_replayed_capture_is_the_function():
+    """What a GPU does, with the capture replaced by running the function on the same memory."""
+    model, frames = chain_model("painn", 5)
+    dense = compile_without_package(model, frames).energy_and_forces
+
+    def capture(run):
+        run()
+        return run
+
+    first, second = torch.tensor(frames[:1]), torch.tensor(frames[1:2])
+    replay = export.Replay(export.traced(dense, [first]), [first], capture)
+    results = [replay(x) for x in (first, second)]
+    for x, found in zip((first, second), results, strict=True):
+        for one, other in zip(found, dense(x), strict=True):
+            assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def compile_without_package(model, frames):
+    from ase_cg.inference.dense import DenseModel
+
+    return DenseModel(model, model.only_topology(), 1, torch.float64, 1024)
+
+
+def test_the_gate_refuses_and_names_the_error(monkeypatch):
+    monkeypatch.setattr(compiled, "INTERVALS", (8,))
+    model, frames = chain_model("schnet", 5)
+    with pytest.raises(InputError, match=r"differ from the model's by .* above the gate of 1.0e-05"):
+        model.compile(frames=frames[:2])
+
+
+def test_bad_input_is_one_sentence():
+    model, frames = chain_model("schnet", 5)
+    for options, message in (
+        ({"replicas": 0}, "replicas must be at least 1"),
+        ({"dtype": "float16"}, "unknown dtype"),
+        ({"gate": 0.0}, "gate must be"),
+        ({"frames": frames[:, :3]}, "do not fit"),
+        ({"frames": np.full((1, 5, 3), np.nan)}, "no numbers"),
+        ({"device": "tpu"}, "tpu"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.compile(**options)
+    del_frames = type(model)(model.vocabulary, model.priors, model.card)
+    with pytest.raises(InputError, match="holds no frames"):
+        del_frames.compile()
+    large = chain(1001, frames=1)[0]
+    with pytest.raises(InputError, match="too large to be compiled"):
+        compile_model(model, large)
+
+
+def test_the_key_of_a_package_knows_weights_and_priors():
+    model, _ = chain_model("schnet", 5)
+    before = model_hash(model)
+    assert before == model_hash(chain_model("schnet", 5)[0])
+    model.backbone.head[0].bias.data[0] += 1e-6
+    assert model_hash(model) != before
+    other, _ = chain_model("schnet", 5, priors=("bonds", "angles", "repulsion"))
+    assert model_hash(other) != before
+    assert cache.make_key(a=1) != cache.make_key(a=2)
+
+
+def test_frames_are_kept_in_the_model_file(tmp_path):
+    model, frames = chain_model("schnet", 5)
+    model.save(tmp_path / "model.safetensors")
+    loaded = type(model).load(tmp_path / "model.safetensors")
+    assert np.allclose(loaded.frames_of(loaded.only_topology()), frames[:8], atol=1e-5)
+    assert loaded.prior_only().frames_of(loaded.only_topology()) is not None
+    assert loaded.frames_of(chain(6, frames=1)[0]) is None
+
+
+def test_the_cache_is_limited_and_cleared(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    for number in range(3):
+        place = cache.entry(f"{number}")
+        assert place.read() is None
+        place.package.write_bytes(b"x" * 1000)
+        place.write({"number": number})
+        os.utime(place.record, (number, number))
+    assert cache.cached_size() == (3, 3000)
+    assert cache.entry("0").read() == {"number": 0}  # used now, so it is the youngest
+    cache.prune(2000)
+    assert [cache.entry(f"{i}").read() is not None for i in range(3)] == [True, False, True]
+    cache.entry("2").package.unlink()
+    assert cache.entry("2").read() is None
+    cache.entry("0").package.chmod(0o666)
+    with pytest.raises(InputError, match="can be written by others"):
+        cache.entry("0").read()
+    (tmp_path / "cache" / "kept.txt").write_text("not ours")
+    result = CliRunner().invoke(app, ["cache"])
+    assert result.output.startswith("1 packages, 0.0 MB, in")
+    result = CliRunner().invoke(app, ["cache", "--clear"])
+    assert result.output.startswith("1 packages, 0.0 MB, deleted from")
+    assert (tmp_path / "cache" / "kept.txt").exists()
+    assert cache.cached_size() == (0, 0)
