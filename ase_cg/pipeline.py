@@ -74,11 +74,6 @@ def _check_before_the_work(recipe: Recipe) -> None:
     """Find out now what would stop the run after an hour."""
     for device in (recipe.training.device, recipe.simulation.device):
         find_device(device)
-    if recipe.data.weights and recipe.analysis.reference is None:
-        raise InputError(
-            "data.weights are trained on, but the comparison does not use them yet; name an analysis.reference without "
-            "weights, or use `ase-cg map`, `train` and `simulate`"
-        )
     backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
     for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
         if path is not None:

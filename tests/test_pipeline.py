@@ -104,12 +104,13 @@ def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_need_a_reference_that_can_be_compared_with(recipe, tmp_path):
+def test_weights_of_the_data_count_in_the_comparison(recipe, tmp_path):
+    weights = np.random.default_rng(1).random(300)
+    np.savetxt(tmp_path / "weights.txt", weights)
     read = Recipe.read(recipe)
-    weighted = read.data.model_copy(update={"weights": [tmp_path / "weights.npy"]})
-    with pytest.raises(InputError, match=r"data.weights are trained on, but .* name an analysis.reference"):
-        run(read.model_copy(update={"data": weighted}), tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
+    data = read.data.model_copy(update={"weights": [tmp_path / "weights.txt"]})
+    found = run(read.model_copy(update={"data": data}), tmp_path / "run", quiet=True)
+    assert np.concatenate(found.reference.weights) == pytest.approx(weights, rel=1e-6)
 
 
 def test_a_failed_overwrite_does_not_pass_old_data_off_as_new(recipe, tmp_path):

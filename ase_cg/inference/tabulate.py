@@ -34,8 +34,8 @@ class RadialTable(nn.Module):
 
     In each of K intervals of width h the functions are Σ_q c_q t^q, q = 0 … 5, with values, slopes and curvatures those
     of the functions at both knots: two continuous derivatives, and an error of h⁶/46080 times the sixth derivative. A
-    cubic needs intervals so narrow that the table leaves the processor's cache. The coefficients are rounded one by one,
-    so that in single precision a slope loses no digits to the difference of two values.
+    cubic needs intervals so narrow that the table leaves the processor's cache. The coefficients are rounded one by
+    one, so that in single precision a slope loses no digits to the difference of two values.
 
     Parameters
     ----------

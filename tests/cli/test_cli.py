@@ -39,6 +39,7 @@ def test_help_lists_every_command_in_less_than_a_second():
         "train",
         "simulate",
         "analyze",
+        "backmap",
         "run",
         "info",
     ):
