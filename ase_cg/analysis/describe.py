@@ -130,7 +130,7 @@ def _describe_training(folder: Path) -> dict[str, Any]:
     # A table may be older than a training that has begun again: it counts with the model it chose.
     table = folder / f"{TABLE_NAME}.json"
     chosen = read_record(table) if common["finished"] and table.is_file() else {}
-    choice = {key: chosen[key] for key in ("chosen", "rule") if key in chosen}
+    choice: dict[str, Any] = {key: chosen[key] for key in ("chosen", "rule") if key in chosen}
     return {"kind": "trainings", "networks": networks, **choice, **common}
 
 
