@@ -167,7 +167,7 @@ class Parameters:
 
     def __init__(self, integrator: Any, replicas: int, device: torch.device) -> None:
         self._integrator = integrator
-        fields = {field.name: getattr(integrator, field.name) for field in dataclasses.fields(integrator)}
+        fields = {field.name: getattr(integrator, field.name) for field in dataclasses.fields(integrator) if field.init}
         self._values = {
             name: torch.as_tensor(value, dtype=torch.float64, device=device)
             for name, value in fields.items()
@@ -275,6 +275,11 @@ def _check(replicas: int, dtype: str, gate: float, topology: BeadTopology) -> No
         raise InputError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPES)}")
     if not 0 < gate < 1:
         raise InputError(f"the gate must be a relative force error between 0 and 1, not {gate!r}")
+    check_size(topology)
+
+
+def check_size(topology: BeadTopology) -> None:
+    """Raise :class:`InputError` if a molecule is too large to be compiled."""
     if topology.n_beads > MAX_BEADS:
         raise InputError(
             f"a molecule of {topology.n_beads} beads is too large to be compiled, which keeps all pairs; the limit is "

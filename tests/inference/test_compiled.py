@@ -10,6 +10,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ase_cg.cli.main import app
+from ase_cg.dynamics.integrators import make_integrator
 from ase_cg.errors import InputError
 from ase_cg.inference import cache, compiled, export
 from ase_cg.inference.compiled import compile_model, model_hash
@@ -79,6 +80,31 @@ def test_whole_steps_and_chunks(monkeypatch):
     assert torch.allclose(moved, faster.advance(x, v, forces, noise, made.energy_and_forces)[0], rtol=1e-12, atol=1e-12)
     alone = made.energy_and_forces(x[[4, 0, 0, 0, 0]])[1][0]
     assert torch.allclose(alone, forces[4], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:no C")
+@pytest.mark.parametrize("name", ["langevin", "overdamped", "verlet"])
+def test_every_integrator_steps_as_it_does_alone(monkeypatch, name):
+    """Its numbers packed into one tensor, the step traced into a graph; in chunks, with a temperature each."""
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    monkeypatch.setattr(compiled, "MAX_CHUNK", 2)
+    model, frames = chain_model("painn", 5, priors=("bonds",))
+    made = model.compile(replicas=3)
+    kT = 0.02 * torch.arange(1, 4).double()[:, None, None]
+    integrator = make_integrator(name, 0.1, torch.full((5, 1), 50.0).double(), kT, 0.05 * torch.ones_like(kT))
+    x = torch.tensor(frames[:3])
+    inputs = (x, 0.01 * torch.randn_like(x), made.energy_and_forces(x)[1], torch.randn_like(x))
+    expected = integrator.advance(*inputs, made.energy_and_forces)
+    for found, one in zip(made.make_step(integrator)(*inputs), expected, strict=True):
+        assert torch.allclose(found, one, rtol=1e-12, atol=1e-14)
+    parameters = compiled.Parameters(integrator, 3, torch.device("cpu"))
+
+    def step(x, v, f, noise, numbers):
+        return parameters.restored(numbers, 2).advance(x, v, f, noise, made.chunk_function)
+
+    part = [tensor[:2] for tensor in inputs]
+    graph = export.traced(step, [*(tensor.clone() for tensor in part), parameters.packed(0, 2)])
+    assert torch.allclose(graph(*part, parameters.packed(0, 2))[0], expected[0][:2], rtol=1e-12, atol=1e-14)
 
 
 def test_a_machine_without_a_compiler_says_so_and_goes_on(monkeypatch):
