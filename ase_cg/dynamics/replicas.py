@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
-from ase_cg.dynamics.arguments import friction_of_each, per_replica, replica_keys, starting_array
+from ase_cg.dynamics.arguments import check_form, friction_of_each, per_replica, replica_keys, starting_array
 from ase_cg.dynamics.failures import End, Limits, Stop, replayed, stop_sentence
 from ase_cg.dynamics.forms import EagerForm, Form, Step
 from ase_cg.dynamics.integrators import make_integrator
@@ -22,7 +22,7 @@ from ase_cg.dynamics.memory import out_of_memory_explained
 from ase_cg.dynamics.noise import NoiseBlocks, generator
 from ase_cg.dynamics.state import State, on_host
 from ase_cg.dynamics.stiffness import fastest_frequency
-from ase_cg.errors import InputError, SimulationError
+from ase_cg.errors import InputError, SimulationError, StartError
 from ase_cg.models.model import CGModel
 from ase_cg.units import thermal_energy
 
@@ -99,6 +99,7 @@ class ReplicaSimulation:
         if not 0 < time_step < math.inf:
             raise InputError(f"the time step must be positive, not {time_step}")
         self.n_replicas = len(start)
+        check_form(compiled, self.topology, self.n_replicas)
         self.steps_done = 0
         self.stopped: dict[int, Stop] = {}
         self._device = find_device(device)
@@ -146,7 +147,7 @@ class ReplicaSimulation:
         beyond = torch.nonzero(self._limits.exceeded(self._state))
         if len(beyond):
             place = int(beyond[0])
-            raise InputError(
+            raise StartError(
                 f"the start of replica {self.replica_numbers[place]} is no conformation that the model knows: "
                 f"{self._limits.reason(self._state, place)}"
             )
