@@ -16,7 +16,7 @@ import yaml
 from judgement import judged
 
 from ase_cg import CGModel, Dataset, PriorSet, Recipe, SimulationError, analyze, map_trajectory, simulate, train
-from ase_cg.analysis import NativeStructure, dihedral_angles
+from ase_cg.analysis import NativeStructure, dihedral_angles, radius_of_gyration
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -56,9 +56,12 @@ class System:
     share: str  # what is counted in one basin
     native: Path | None
     efforts: dict[str, Effort]
+    mapped: Path | None = None  # where there is a dataset already
 
     def dataset(self, folder: Path) -> Path:
         """Map the published arrays, as a user would."""
+        if self.mapped is not None:
+            return self.mapped
         return self._mapped(folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces])
 
     def one_basin(self, folder: Path) -> Path:
@@ -89,9 +92,14 @@ class System:
         """Return which frames (F, N, 3) in Å have φ > 0, or are within 2.5 Å of the native structure."""
         if self.native is None:
             return dihedral_angles(frames, [PHI])[:, 0] > 0
+        return self.native_coordinates(frames, dataset)[:, 0] < NATIVE_RMSD
+
+    def native_coordinates(self, frames: np.ndarray, dataset: Path) -> np.ndarray:
+        """Return the RMSD from the native structure and the radius of gyration in Å, shape (F, 2)."""
         with Dataset.open(dataset) as opened:
             topology = opened.only_molecule().topology
-        return NativeStructure.read(self.native, topology, self.resolution).rmsd(frames) < NATIVE_RMSD
+        rmsd = NativeStructure.read(self.native, topology, self.resolution).rmsd(frames)
+        return np.stack([rmsd, radius_of_gyration(frames, topology.masses)], axis=1)
 
     def in_starting_basin(self, frames: np.ndarray, dataset: Path) -> np.ndarray:
         """Return which frames may be the start of replicas in one basin: right-handed helical, or native ones.
