@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study import SYSTEMS, Case, Study, variant_name
+from study import PRIOR_ONLY, SYSTEMS, Case, Study, variant_name
 
 Row = tuple[Case, tuple[str, ...] | None]  # with the names of the sharpened priors, None for all
 PLAIN, SHARPENED = (), None
@@ -27,14 +27,16 @@ NOISE = (0.02, 0.05, 0.1, 0.2, 0.3)  # Å
 LABELS = ("atomistic", "forces_and_noise", "noise")
 # Each stage: molecule, fractions, labels, noise levels, priors. What an earlier stage has is left out.
 STAGES: tuple[tuple[str, tuple[float, ...], tuple[str, ...], tuple[float, ...], tuple[Any, ...]], ...] = (
-    ("dipeptide", (1, 0.1, 0.01), LABELS[:2], (0.05,), (PLAIN, SHARPENED)),
+    ("dipeptide", (1, 0.01), LABELS[:2], (0.05,), (PLAIN, SHARPENED)),
     ("dipeptide", (1, 0.01), LABELS[2:], (0.05,), (SHARPENED,)),
+    ("dipeptide", (0.1,), LABELS[:2], (0.05,), (SHARPENED,)),
     ("dipeptide", (1, 0.01), LABELS[1:2], (0.1, 0.02), (PLAIN, SHARPENED)),
     ("chignolin", (0.1,), LABELS[:2], (0.1,), (SHARPENED,)),
     ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (SHARPENED, PLAIN)),
     ("chignolin", (0.1, 1), LABELS, (0.1,), (SHARPENED, PLAIN)),
     ("chignolin", (0.1, 1), LABELS[1:], NOISE, (SHARPENED, PLAIN)),
 )
+PRIOR_NAME = "prior_only"
 SIGNS = {"atomistic": "o", "forces_and_noise": "s", "noise": "^"}
 
 
@@ -70,7 +72,8 @@ def all_rows(seeds: list[int]) -> list[Row]:
         for fraction, kind in product(fractions, labels):
             for noise_std in (None,) if kind == "atomistic" else levels:
                 case = Case(system, fraction, kind, noise_std, seed)
-                for choice in (SHARPENED,) if noise_std is None else priors:
+                plain = (SHARPENED, PRIOR_ONLY) if fraction == 1 and not seed else (SHARPENED,)
+                for choice in plain if noise_std is None else priors:
                     found.setdefault((case, variant_name(case, choice)), (case, choice))
     return list(found.values())
 
@@ -100,17 +103,27 @@ def table(system: str, rows: list[dict[str, Any]]) -> str:
     series = list(next((row["series_jensen_shannon_nats"] for row in rows if "figures" in row), {}))
     names = [f"{name.replace('_', ' ')} JS" for name in series]
     head = ["fraction", "labels", "σ / Å", "priors", "seed", "PMF error / kT", "Jensen–Shannon / nats"]
-    head += ["bonds / Å", "angles / rad", share, f"{share} from reference, from one basin", "starts agree", *names]
+    head += [
+        "of it sampling",
+        "bonds / Å",
+        "angles / rad",
+        share,
+        f"{share} from reference, from one basin",
+        "starts agree",
+        *names,
+    ]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     order = {"atomistic": 0, "forces_and_noise": 1, "noise": 2}
     for row in sorted(rows, key=lambda r: (-r["fraction"], order[r["labels"]], r["noise_std"] or 0, r["priors"])):
         noise = "" if row["noise_std"] is None else f"{row['noise_std']:g}"
         start = [f"{row['fraction']:g}", row["labels"].replace("_", " "), noise, row["priors"], str(row["seed"])]
+        if row["priors"] == PRIOR_NAME:
+            start = ["", "none", "", "prior only", ""]
         cells = [*start, "exploded"] if "failed" in row else start + cells_of(row, series)
         lines.append("| " + " | ".join(cells + [""] * (len(head) - len(cells))) + " |")
     done = next((row for row in rows if "figures" in row), None)
     if done is not None:
-        cells = ["floor", "", "", "", "", *figure_cells(done["floor"]), percent(done["share"]["reference"]), "", ""]
+        cells = ["floor", "", "", "", "", *figure_cells(done["floor"], ""), percent(done["share"]["reference"]), "", ""]
         cells += [f"{done['series_jensen_shannon_nats'][name]['floor']:.4f}" for name in series]
         lines.append("| " + " | ".join(cells) + " |")
     return f"{system}:\n\n" + "\n".join(lines)
@@ -122,18 +135,19 @@ def cells_of(row: dict[str, Any], series: list[str]) -> list[str]:
     apart = ", ".join(percent(starts[name]["share"]) for name in ("reference", "one_basin"))
     agree = "yes" if starts["agree"] else f"no (p = {min(starts['p_of_surface'], starts['p_of_share']):.3f})"
     more = [f"{row['series_jensen_shannon_nats'][name]['value']:.4f}" for name in series]
-    return [*figure_cells(row["figures"]), percent(row["share"]["model"]), apart, agree, *more]
+    sampling = f"{row['sampling_jensen_shannon_nats']:.4f}"
+    return [*figure_cells(row["figures"], sampling), percent(row["share"]["model"]), apart, agree, *more]
 
 
-def figure_cells(figures: dict[str, Any]) -> list[str]:
-    """Return the figures with their intervals."""
+def figure_cells(figures: dict[str, Any], sampling: str) -> list[str]:
+    """Return the figures with their intervals, and after the divergence how much of it is the model's own sampling."""
     styles = {"pmf_error_kT": ".2f", "jensen_shannon_nats": ".4f", "bond_wasserstein_A": ".4f"}
     styles["angle_wasserstein_rad"] = ".4f"
     cells = []
     for name, style in styles.items():
         low, high = figures[name]["interval"]
         cells.append(f"{figures[name]['value']:{style}} ± {(high - low) / 2:{style}}")
-    return cells
+    return [*cells[:2], sampling, *cells[2:]]
 
 
 def percent(share: dict[str, float]) -> str:
@@ -164,6 +178,11 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
     """Draw one figure of one molecule."""
+    floor = rows[0]["floor"][key]["value"]
+    prior = [row["figures"][key]["value"] for row in rows if row["priors"] == PRIOR_NAME]
+    for value in prior:
+        axis.axhline(value, color="gray", linewidth=1, linestyle="-.", label="prior only")
+    rows = [row for row in rows if row["priors"] != PRIOR_NAME]
     kinds = sorted({(row["labels"], row["noise_std"] or 0.0, row["priors"]) for row in rows})
     for number, kind in enumerate(kinds):
         own = [row for row in rows if (row["labels"], row["noise_std"] or 0.0, row["priors"]) == kind]
@@ -180,7 +199,7 @@ def draw_panel(axis: Any, rows: list[dict[str, Any]], key: str) -> None:
         )
         for fraction, points in zip(fractions, values, strict=True):
             axis.scatter([fraction] * len(points), points, s=12, **style)
-    axis.axhline(rows[0]["floor"][key]["value"], color="k", linewidth=1, linestyle=":", label="floor")
+    axis.axhline(floor, color="k", linewidth=1, linestyle=":", label="floor")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def judged(comparison: Comparison, counted: Counted) -> dict[str, Any]:
     paths = [model.source.files[piece.trajectory].name for piece in model.source.pieces]
     basin = np.array([name.startswith(ONE_BASIN) for name in paths])
     surface, target = model.surfaces[main], reference.surfaces[main].probabilities()
-    starts = {"p_of_surface": permutation(surface, basin), "p_of_share": share_permutation(shares, basin)}
+    p_of_surface, halves = permutation(surface, basin)
+    starts: dict[str, Any] = {"p_of_surface": p_of_surface, "p_of_share": share_permutation(shares, basin)}
     for name, chosen in (("reference", ~basin), (ONE_BASIN, basin)):
         p = surface.probabilities(chosen.astype(float))
         starts[name] = {
@@ -36,6 +37,8 @@ def judged(comparison: Comparison, counted: Counted) -> dict[str, Any]:
     return {
         "figures": comparison.rows["model"],
         "floor": comparison.rows["floor"],
+        # Two halves of the replicas differ by four times the noise of all of them.
+        "sampling_jensen_shannon_nats": halves / 4,
         "share": {"reference": mean_and_error(blocks(reference_shares)), "model": mean_and_error(shares)},
         "starts": starts,
         "series_jensen_shannon_nats": series_divergences(comparison),
@@ -64,28 +67,35 @@ def mean_and_error(values: np.ndarray) -> dict[str, float]:
     return {"value": float(values.mean()), "standard_error": float(error)}
 
 
-def permutation(surface: Histogram, basin: np.ndarray) -> float:
-    """Return how probable a divergence as large as that between the two starts is between random groups of replicas."""
+def permutation(surface: Histogram, basin: np.ndarray) -> tuple[float, float]:
+    """Compare the divergence between the two starts with that between random groups of replicas.
+
+    Returns
+    -------
+    probability : float
+        That random groups differ as much.
+    mean : float
+        Of the divergence between random groups.
+    """
 
     def divergence(group: np.ndarray) -> float:
         weights = group.astype(float)
         return jensen_shannon(surface.probabilities(weights), surface.probabilities(1 - weights))
 
-    return _probability(divergence, basin)
+    return _permuted(divergence, basin)
 
 
 def share_permutation(shares: np.ndarray, basin: np.ndarray) -> float:
-    """Return the same of the difference between the shares."""
-    return _probability(lambda group: abs(shares[group].mean() - shares[~group].mean()), basin)
+    """Return how probable it is that the shares of random groups of replicas differ as much as those of the starts."""
+    return _permuted(lambda group: abs(shares[group].mean() - shares[~group].mean()), basin)[0]
 
 
-def _probability(statistic: Callable[[np.ndarray], float], group: np.ndarray) -> float:
+def _permuted(statistic: Callable[[np.ndarray], float], group: np.ndarray) -> tuple[float, float]:
     if group.all() or not group.any():
-        return float("nan")  # all replicas of one start exploded
+        return float("nan"), float("nan")  # all replicas of one start exploded
     rng = np.random.default_rng(0)
-    observed = statistic(group)
-    larger = sum(statistic(rng.permutation(group)) >= observed for _ in range(PERMUTATIONS))
-    return (1 + larger) / (1 + PERMUTATIONS)
+    values = np.array([statistic(rng.permutation(group)) for _ in range(PERMUTATIONS)])
+    return float((1 + (values >= statistic(group)).sum()) / (1 + PERMUTATIONS)), float(values.mean())
 
 
 def series_divergences(comparison: Comparison) -> dict[str, dict[str, float]]:

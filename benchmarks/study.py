@@ -21,6 +21,7 @@ from ase_cg.analysis import NativeStructure, dihedral_angles, radius_of_gyration
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 BATCH = 64
+PRIOR_ONLY = ("prior only",)  # in place of the names of sharpened priors: the model without its network
 TRAIN_SHARE = 0.9  # of the frames; a twentieth each for validation and test
 PHI, PSI = (0, 1, 2, 4), (1, 2, 4, 5)  # beads of the dipeptide
 NATIVE_RMSD = 2.5  # Å of Cα beads, the literature's mark for chignolin
@@ -217,7 +218,8 @@ class Study:
         card = CGModel.load(model).card
         row = asdict(case) | {"priors": name, "effort": asdict(effort), "training": card.provenance["metrics"]}
         try:
-            simulation = self._simulate(case, _variant(model, place / f"{name}.safetensors", sharpened), name)
+            written = _variant(model, place / f"{name}.safetensors", sharpened)
+            simulation = self._simulate(case, written, name, prior_only=sharpened == PRIOR_ONLY)
         except SimulationError as error:
             return row | {"failed": str(error)}
         reference = self.folder / case.system / "reference.h5"
@@ -225,7 +227,7 @@ class Study:
         comparison = analyze(simulation, reference, **options, quiet=True)
         return row | judged(comparison, lambda frames: system.counted(frames, reference))
 
-    def _simulate(self, case: Case, model: Path, name: str) -> Path:
+    def _simulate(self, case: Case, model: Path, name: str, *, prior_only: bool) -> Path:
         system = SYSTEMS[case.system]
         effort = system.efforts[self.effort]
         return simulate(
@@ -238,7 +240,8 @@ class Study:
             report_interval=effort.report_interval,
             seed=case.seed,
             device=self.device,
-            compile=effort.compiled,
+            prior_only=prior_only,
+            compile=effort.compiled and not prior_only,
             resume=True,
             quiet=True,
         )
@@ -246,6 +249,8 @@ class Study:
 
 def variant_name(case: Case, sharpened: Sequence[str] | None) -> str:
     """Return what a choice of sharpened priors is called."""
+    if sharpened == PRIOR_ONLY:
+        return "prior_only"
     if case.noise_std is None:
         return "clean"
     if sharpened is None:
@@ -286,7 +291,7 @@ def _recipe(case: Case, system: System, dataset: Path, effort: Effort, device: s
 def _variant(model: Path, output: Path, sharpened: Sequence[str] | None) -> Path:
     """Write the model with only some of its priors sharpened; the network is the same for all."""
     loaded = CGModel.load(model)
-    if sharpened is None or loaded.training_priors is None:
+    if sharpened is None or sharpened == PRIOR_ONLY or loaded.training_priors is None:
         return model
     terms = [
         (loaded.priors if name in sharpened else loaded.training_priors).terms[name] for name in loaded.priors.terms
