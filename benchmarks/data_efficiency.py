@@ -22,14 +22,16 @@ import numpy as np
 from study import PRIOR_ONLY, SYSTEMS, Case, Study, variant_name
 
 Row = tuple[Case, tuple[str, ...] | None]  # with the names of the sharpened priors, None for all
-PLAIN, SHARPENED = (), None
+PLAIN, SHARPENED = (), None  # some kinds of modes are sharpened alone for one case, to see what each does
 NOISE = (0.02, 0.05, 0.1, 0.2, 0.3)  # Å
 LABELS = ("atomistic", "forces_and_noise", "noise")
 # Each stage: molecule, fractions, labels, noise levels, priors. What an earlier stage has is left out.
 STAGES: tuple[tuple[str, tuple[float, ...], tuple[str, ...], tuple[float, ...], tuple[Any, ...]], ...] = (
     ("dipeptide", (1, 0.01), LABELS[:2], (0.05,), (PLAIN, SHARPENED)),
-    ("dipeptide", (1, 0.01), LABELS[2:], (0.05,), (SHARPENED,)),
+    ("dipeptide", (1,), LABELS[1:2], (0.05,), (("bonds",), ("angles",))),
+    ("dipeptide", (1,), LABELS[2:], (0.05,), (SHARPENED,)),
     ("dipeptide", (0.1,), LABELS[:2], (0.05,), (SHARPENED,)),
+    ("dipeptide", (0.01,), LABELS[2:], (0.05,), (SHARPENED,)),
     ("dipeptide", (1, 0.01), LABELS[1:2], (0.1, 0.02), (PLAIN, SHARPENED)),
     ("chignolin", (0.1,), LABELS[:2], (0.1,), (SHARPENED,)),
     ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (SHARPENED, PLAIN)),
