@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from ase_cg.data.mapping_settings import MappingSettings
+from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
@@ -127,7 +128,7 @@ class Recipe(Section):
     labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
-    sharpened_priors: bool = True
+    sharpened_priors: bool | list[str] = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
     simulation: SimulationSection = SimulationSection()
@@ -142,12 +143,28 @@ class Recipe(Section):
         return priors
 
     @model_validator(mode="after")
+    def _sharpened_are_priors(self) -> Self:
+        if not isinstance(self.sharpened_priors, bool):
+            known = [read_prior(prior)[0] for prior in self.priors]
+            unknown = next((name for name in self.sharpened_priors if name not in known), None)
+            if unknown is not None:
+                raise ValueError(f"sharpened_priors lists {unknown!r}, none of the priors; {hint(unknown, known)}")
+        return self
+
+    @model_validator(mode="after")
     def _noise_where_used(self) -> Self:
         if self.labels == "atomistic" and self.noise_std is not None:
             raise ValueError("labels 'atomistic' add no noise; leave noise_std out, or use 'forces_and_noise'")
         if self.labels != "atomistic" and self.noise_std is None:
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
+
+    @property
+    def sharpened_names(self) -> tuple[str, ...]:
+        """The priors that are simulated as fitted to clean frames, though the network was trained with noised ones."""
+        if self.sharpened_priors is True:
+            return tuple(read_prior(prior)[0] for prior in self.priors)
+        return tuple(self.sharpened_priors or ())
 
     @property
     def noise_levels(self) -> tuple[float | None, ...]:
