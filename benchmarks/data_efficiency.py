@@ -134,8 +134,11 @@ def table(system: str, rows: list[dict[str, Any]]) -> str:
 def cells_of(row: dict[str, Any], series: list[str]) -> list[str]:
     """Return what a row found."""
     starts = row["starts"]
-    apart = ", ".join(percent(starts[name]["share"]) for name in ("reference", "one_basin"))
-    agree = "yes" if starts["agree"] else f"no (p = {min(starts['p_of_surface'], starts['p_of_share']):.3f})"
+    if "doubt" in starts:
+        apart, agree = "", starts["doubt"]
+    else:
+        apart = ", ".join(percent(starts[name]["share"]) for name in ("reference", "one_basin"))
+        agree = "yes" if starts["agree"] else f"no (p = {min(starts['p_of_surface'], starts['p_of_share']):.3f})"
     more = [f"{row['series_jensen_shannon_nats'][name]['value']:.4f}" for name in series]
     sampling = f"{row['sampling_jensen_shannon_nats']:.4f}"
     return [*figure_cells(row["figures"], sampling), percent(row["share"]["model"]), apart, agree, *more]

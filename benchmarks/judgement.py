@@ -21,19 +21,8 @@ def judged(comparison: Comparison, counted: Counted) -> dict[str, Any]:
     """Return the figures of a comparison, the share of the frames that count, and whether both starts agree."""
     model, reference, main = comparison.model, comparison.reference, str(comparison.main)
     shares, reference_shares = share_of_each(model, counted), share_of_each(reference, counted)
-    paths = [model.source.files[piece.trajectory].name for piece in model.source.pieces]
-    basin = np.array([name.startswith(ONE_BASIN) for name in paths])
-    surface, target = model.surfaces[main], reference.surfaces[main].probabilities()
-    p_of_surface, halves = permutation(surface, basin)
-    starts: dict[str, Any] = {"p_of_surface": p_of_surface, "p_of_share": share_permutation(shares, basin)}
-    for name, chosen in (("reference", ~basin), (ONE_BASIN, basin)):
-        p = surface.probabilities(chosen.astype(float))
-        starts[name] = {
-            "pmf_error_kT": pmf_error(p, target),
-            "jensen_shannon_nats": jensen_shannon(p, target),
-            "share": mean_and_error(shares[chosen]),
-        }
-    starts["agree"] = bool(min(starts["p_of_surface"], starts["p_of_share"]) >= SIGNIFICANT)
+    target = reference.surfaces[main].probabilities()
+    starts, halves = compared_starts(model, model.surfaces[main], target, shares)
     return {
         "figures": comparison.rows["model"],
         "floor": comparison.rows["floor"],
@@ -42,9 +31,30 @@ def judged(comparison: Comparison, counted: Counted) -> dict[str, Any]:
         "share": {"reference": mean_and_error(blocks(reference_shares)), "model": mean_and_error(shares)},
         "starts": starts,
         "series_jensen_shannon_nats": series_divergences(comparison),
-        "replicas": len(paths),
+        "replicas": len(shares),
         "replicas_stopped": len(model.source.left_out),
     }
+
+
+def compared_starts(
+    model: Any, surface: Histogram, target: np.ndarray, shares: np.ndarray
+) -> tuple[dict[str, Any], float]:
+    """Return what the replicas of each start give, whether they agree, and how far random groups differ."""
+    paths = [model.source.files[piece.trajectory].name for piece in model.source.pieces]
+    basin = np.array([name.startswith(ONE_BASIN) for name in paths])
+    if basin.all() or not basin.any() or len(surface.counts) != len(basin):
+        return {"agree": False, "doubt": f"only {len(basin)} replicas are left"}, float("nan")
+    probability, halves = permutation(surface, basin)
+    starts: dict[str, Any] = {"p_of_surface": probability, "p_of_share": share_permutation(shares, basin)}
+    for name, chosen in (("reference", ~basin), (ONE_BASIN, basin)):
+        p = surface.probabilities(chosen.astype(float))
+        starts[name] = {
+            "pmf_error_kT": pmf_error(p, target),
+            "jensen_shannon_nats": jensen_shannon(p, target),
+            "share": mean_and_error(shares[chosen]),
+        }
+    agree = bool(min(starts["p_of_surface"], starts["p_of_share"]) >= SIGNIFICANT)
+    return starts | {"agree": agree}, halves
 
 
 def share_of_each(ensemble: Any, counted: Counted) -> np.ndarray:
@@ -91,8 +101,6 @@ def share_permutation(shares: np.ndarray, basin: np.ndarray) -> float:
 
 
 def _permuted(statistic: Callable[[np.ndarray], float], group: np.ndarray) -> tuple[float, float]:
-    if group.all() or not group.any():
-        return float("nan"), float("nan")  # all replicas of one start exploded
     rng = np.random.default_rng(0)
     values = np.array([statistic(rng.permutation(group)) for _ in range(PERMUTATIONS)])
     return float((1 + (values >= statistic(group)).sum()) / (1 + PERMUTATIONS)), float(values.mean())
