@@ -27,9 +27,10 @@ NOISE = (0.02, 0.05, 0.1, 0.2, 0.3)  # Å
 LABELS = ("atomistic", "forces_and_noise", "noise")
 # Each stage: molecule, fractions, labels, noise levels, priors. What an earlier stage has is left out.
 STAGES: tuple[tuple[str, tuple[float, ...], tuple[str, ...], tuple[float, ...], tuple[Any, ...]], ...] = (
-    ("dipeptide", (1, 0.01), LABELS[:2], (0.05,), (PLAIN, SHARPENED)),
-    ("dipeptide", (1,), LABELS[1:2], (0.05,), (("bonds",), ("angles",))),
+    ("dipeptide", (1, 0.01), LABELS[:2], (0.05,), (SHARPENED,)),
     ("dipeptide", (1,), LABELS[2:], (0.05,), (SHARPENED,)),
+    ("dipeptide", (1, 0.01), LABELS[1:2], (0.05,), (PLAIN,)),
+    ("dipeptide", (1,), LABELS[1:2], (0.05,), (("bonds",), ("angles",))),
     ("dipeptide", (0.1,), LABELS[:2], (0.05,), (SHARPENED,)),
     ("dipeptide", (0.01,), LABELS[2:], (0.05,), (SHARPENED,)),
     ("dipeptide", (1, 0.01), LABELS[1:2], (0.1, 0.02), (PLAIN, SHARPENED)),

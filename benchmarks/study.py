@@ -128,7 +128,7 @@ DIPEPTIDE = System(
     native=None,
     efforts={
         "smoke": Effort(6, 2, 6, "0.4 ps", "0.04 ps", 0.0, compiled=False),
-        "quick": Effort(5_000, 1_000, 64, "100 ps", "0.2 ps", 0.4),
+        "quick": Effort(5_000, 500, 64, "100 ps", "0.2 ps", 0.4),
         "standard": Effort(40_000, 5_000, 100, "500 ps", "0.5 ps", 0.2),
     },
 )
@@ -277,7 +277,9 @@ def _recipe(case: Case, system: System, dataset: Path, effort: Effort, device: s
             "patience": max(10, epochs // 4),
             "batch_size": BATCH,
             "learning_rate": 2.0e-3,
-            "ema_decay": 0.999,
+            # Without warmup the first steps go so far that an average of the weights needs long to forget them.
+            "warmup_steps": 100,
+            "ema_decay": 0.99,
             "fraction": case.fraction,
             "validation_fraction": (1 - TRAIN_SHARE) / 2,
             "test_fraction": (1 - TRAIN_SHARE) / 2,
