@@ -24,7 +24,8 @@ from ase.units import kB
 from study import DIPEPTIDE, PHI, PSI, ROOT, SYSTEMS, System
 
 from ase_cg import BeadTopology, CGModel, Dataset, PriorSet
-from ase_cg.analysis import bond_angles, bond_lengths, dihedral_angles, jensen_shannon, pmf_error, wasserstein
+from ase_cg.analysis import bond_angles, bond_lengths, dihedral_angles, jensen_shannon, pmf_error
+from ase_cg.analysis.metrics import wasserstein_distances
 from ase_cg.beads.atoms import standard_vocabulary
 from ase_cg.models.model import ModelCard
 
@@ -153,11 +154,13 @@ class Tally:
         found = {"pmf_error_kT": pmf_error(p, q), "jensen_shannon_nats": jensen_shannon(p, q)}
         found["shuffled_jensen_shannon_nats"] = jensen_shannon(shuffled, q)
         for kind, edges in self._grids.items():
+            pairs = zip(self.modes[kind], reference.modes[kind], edges, strict=True)
+            periodic = kind == "dihedrals"
             found[kind] = float(
                 np.mean(
                     [
-                        wasserstein(one / one.sum(), other / other.sum(), grid[1] - grid[0])
-                        for one, other, grid in zip(self.modes[kind], reference.modes[kind], edges, strict=True)
+                        wasserstein_distances(x / x.sum(), y / y.sum(), grid[1] - grid[0], periodic=periodic)
+                        for x, y, grid in pairs
                     ]
                 )
             )
