@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ase_cg.analysis.backmap import Backmapping, backmapping
 from ase_cg.analysis.bead_frames import beads_of, frames_at, spread_frames
 from ase_cg.analysis.ensembles import Ensemble
+from ase_cg.analysis.sources import FrameSource
 from ase_cg.errors import InputError, reason
 
 Floats = NDArray[np.float64]
@@ -122,9 +123,24 @@ class Minimizer:
         return built, energies
 
 
-def backmap_test(
-    ensembles: Mapping[str, Ensemble], count: int, structure: str | os.PathLike[str] | None = None
-) -> BackmapEnergies:
+def minimizer_for(source: FrameSource, structure: str | os.PathLike[str] | None = None) -> Minimizer:
+    """Return what rebuilds and minimises the atoms of a source's frames.
+
+    Parameters
+    ----------
+    source : FrameSource
+    structure : path, optional
+        See :func:`ase_cg.analysis.backmap.backmapping`.
+
+    Raises
+    ------
+    InputError
+        If the beads cannot be turned into atoms, or OpenMM is missing or does not know the molecule.
+    """
+    return Minimizer(backmapping(*beads_of(source), structure))
+
+
+def backmap_test(ensembles: Mapping[str, Ensemble], count: int, minimizer: Minimizer) -> BackmapEnergies:
     """Rebuild and minimise frames of every ensemble, all in the same way, and return their energies.
 
     The CG atoms stay as they are, all others are rebuilt and relaxed around them (the backmapping test of Klein et
@@ -137,16 +153,8 @@ def backmap_test(
         With ``"reference"``.
     count : int
         Frames of each.
-    structure : path, optional
-        See :func:`ase_cg.analysis.backmap.backmapping`.
-
-    Raises
-    ------
-    InputError
-        If the beads cannot be turned into atoms, or OpenMM is missing or does not know the molecule.
+    minimizer : Minimizer
     """
-    topology, resolution = beads_of(ensembles["reference"].source)
-    minimizer = Minimizer(backmapping(topology, resolution, structure))
     return BackmapEnergies(
         {name: minimizer.minimized(_drawn(ensemble, count))[1] for name, ensemble in ensembles.items()}
     )

@@ -295,7 +295,7 @@ def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simul
     for change, message in (
         ({"lag": -1}, "lag must be at least 0"),
         ({"model_lag": 0}, "model_lag must be at least 1 frame"),
-        ({"clusters": 1}, "n_clusters must be at least 2"),
+        ({"clusters": 1}, "^clusters must be at least 2"),
         ({"macrostates": 50}, "50 macrostates need at least as many clusters"),
         ({"reweight": "al"}, "reweight is one of none, reference, all"),
         ({"native": folder / "none.pdb"}, r"none\.pdb does not exist"),
