@@ -133,8 +133,8 @@ def analyze(
     reference : path
         Dataset of the all-atom reference, mapped to the same beads. Its frame weights count, if it has any.
     output : path, optional
-        Folder for ``report.html``, figures (PNG and SVG), ``table.md`` and ``metrics.json``; without it nothing is
-        written.
+        Folder for ``report.html``, figures (PNG, SVG and ``figures.json``), ``table.md`` and ``metrics.json``; without
+        it nothing is written.
     prior_simulation : path, optional
         Folder of the same model without its network, for comparison.
     native : path, optional

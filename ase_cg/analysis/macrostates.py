@@ -24,6 +24,7 @@ from ase_cg.units import KCAL_PER_MOL, thermal_energy
 RESAMPLES = 10
 KEPT = 0.9  # of the trajectories in each resample
 MANY = 10  # cluster numbers that are listed
+MOST_UNCERTAIN = 0.5  # no number between 0 and 1 has a larger standard deviation
 
 Series = Sequence[NDArray[np.float64]]
 
@@ -214,7 +215,7 @@ def kinetics_of(
         timescales=model.timescales(),
         timescale_errors=factor * np.std([t for t, _ in drawn], axis=0),
         populations=populations,
-        population_errors=factor * np.std([p for _, p in drawn], axis=0),
+        population_errors=np.minimum(factor * np.std([p for _, p in drawn], axis=0), MOST_UNCERTAIN),
         counted=np.bincount(space.macrostates[np.concatenate(states)], minlength=n) / sum(map(len, states)),
         native=space.native,
         free_energy=_folding(populations, space.native),

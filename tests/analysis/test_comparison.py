@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
 
 from ase_cg import InputError
 from ase_cg.analysis import analyze, pareto_front
-from ase_cg.analysis.convergence import convergence, relaxation_time, split_r_hat, statistical_inefficiency
 from ase_cg.analysis.metrics import wasserstein_distances
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
@@ -189,22 +187,6 @@ def test_wasserstein_distance_on_a_circle():
     assert wasserstein_distances(p, q, 1.0, periodic=True) == pytest.approx(2)
 
 
-def test_independent_frames_of_a_process_of_known_correlation():
-    """x(t + 1) = 0.9 x(t) + noise: one frame in (1 + 0.9)/(1 − 0.9) = 19 is independent."""
-    rng = np.random.default_rng(1)
-    series = [lfilter([1], [1, -0.9], rng.standard_normal(8000))[100:] for _ in range(20)]
-    assert statistical_inefficiency(series) == pytest.approx(19, rel=0.15)
-    assert relaxation_time(series) == pytest.approx(9.5, rel=0.15)  # ½ + 0.9/(1 − 0.9)
-    assert statistical_inefficiency([rng.standard_normal(5000)]) == pytest.approx(1, abs=0.3)
-    assert split_r_hat(series) == pytest.approx(1, abs=0.02)
-    apart = [x + 3 * number for number, x in enumerate(series)]
-    assert split_r_hat(apart) > 2
-    judged = convergence(apart)
-    assert not judged.converged
-    assert judged.effective_samples < 40
-    assert split_r_hat([np.zeros(1)]) is None
-
-
 # Bad input: the rest is analyzed, and it is said what was left out.
 
 
@@ -275,6 +257,7 @@ def test_disconnected_states_are_said(folder, reference):
     stuck = [frames_of(np.full(200, number % 2), rng) for number in range(10)]
     found = analyze(write_simulation(folder / "apart", stuck), reference, **OPTIONS)
     assert said(found, "model: cluster", "not connected by transitions both ways", "macrostate")
+    assert found.kinetics["model"].population_errors.max() <= 0.5
     assert said(found, "model is not converged", "halves of trajectories differ")
 
 
@@ -286,7 +269,7 @@ def test_too_few_frames_for_the_grid_and_no_native_structure_are_said(reference,
     assert found.kinetics["model"].free_energy is None
 
 
-def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simulation):
+def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simulation, native):
     empty = write_simulation(folder / "empty", [np.empty((0, N, 3), dtype=np.float32)] * 2)
     with pytest.raises(InputError, match="holds no frames to analyze: trajectory 0 has no frames"):
         analyze(empty, reference, **OPTIONS)
@@ -297,6 +280,8 @@ def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simul
         ({"model_lag": 0}, "model_lag must be at least 1 frame"),
         ({"clusters": 1}, "^clusters must be at least 2"),
         ({"macrostates": 50}, "50 macrostates need at least as many clusters"),
+        ({"structure": folder / "none.pdb"}, "a structure is used by --backmap"),
+        ({"backmap": 2, "structure": folder / "none.pdb"}, r"none\.pdb does not exist"),
         ({"reweight": "al"}, "reweight is one of none, reference, all"),
         ({"native": folder / "none.pdb"}, r"none\.pdb does not exist"),
     ):
@@ -307,6 +292,8 @@ def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simul
     trained = write_simulation(folder / "trained", sample(1, 2, 30), prior_only=False)
     with pytest.raises(InputError, match="was simulated with the network"):
         analyze(simulation, reference, prior_simulation=trained, **OPTIONS)
+    with pytest.raises(InputError, match=r"native\.pdb is neither a dataset \(\.h5\) nor a folder"):
+        analyze(simulation, native, **OPTIONS)
     with pytest.raises(InputError, match="is a simulation; give a dataset"):
         analyze(simulation, simulation, **OPTIONS)
     with pytest.raises(InputError, match="no simulation was given"):
