@@ -67,7 +67,7 @@ def main() -> None:
 def broken(results: dict) -> list[str]:
     """Return which of the promises about time and memory were not kept, one sentence each."""
     found = [
-        f"{name} took {row['seconds']:.0f} s and {row['memory_GB']:.2f} GB; {SECONDS:.0f} s and {GB:.0f} GB are too much"
+        f"{name} took {row['seconds']:.0f} s and {row['memory_GB']:.2f} GB; the limits are {SECONDS:.0f} s, {GB:.0f} GB"
         for name, row in results.items()
         if row["memory_GB"] >= GB or (name == PUBLISHED and row["seconds"] >= SECONDS)
     ]
