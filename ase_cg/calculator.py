@@ -112,7 +112,9 @@ class CGCalculator(Calculator):
 
     @property
     def term_energies(self) -> dict[str, float]:
-        """Energies of the terms (priors and network) in eV, at the last evaluation."""
+        """Energies of the terms (priors and network) in eV, at the last evaluation; empty where there was none."""
+        if not self.results:
+            return {}
         if self._terms is None:
             _, self._terms = self._current.eager.results(self.atoms, with_stress=False)
         return self._terms
@@ -179,6 +181,10 @@ class CGCalculator(Calculator):
         super().reset()
         self._state = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: all but native code, which is found again."""
+        return self.__dict__ | {"_terms": self.term_energies, "_state": None, "_molecules": {}, "_current": None}
+
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """Return a result by ASE's name, evaluated anew only if what it depends on has changed.
 
@@ -192,7 +198,7 @@ class CGCalculator(Calculator):
         if now != self._positions:
             if not allow_calculation or name not in self.results:
                 return super().get_property(name, atoms, allow_calculation)
-            self._evaluate_at(atoms, now)
+            self._evaluate_at(atoms, now, eager=name == "energies")
         result = self.results.get(name)
         if result is None:
             return super().get_property(name, atoms, allow_calculation)
@@ -205,9 +211,10 @@ class CGCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Evaluate all properties of the beads; see :class:`ase.calculators.calculator.Calculator`."""
+        self._state = None
+        self.results: dict[str, Any] = {}
         super().calculate(atoms, properties, system_changes)
         beads = self.atoms
-        self._state = None
         self._full_cell = bool(beads.pbc.all()) and beads.cell.rank == 3
         if "stress" in properties and not self._full_cell:
             raise PropertyNotImplementedError("stress needs a cell that is periodic in all three directions")
@@ -237,11 +244,12 @@ class CGCalculator(Calculator):
             compiled = source.compile(topology, frames=frames, **options)
         return _Molecule(topology, EagerEvaluation(self._model, topology), compiled)
 
-    def _evaluate_at(self, atoms: Atoms, now: bytes) -> None:
+    def _evaluate_at(self, atoms: Atoms, now: bytes, *, eager: bool) -> None:
         """Evaluate beads of which only the positions have changed since the last time."""
         self._state, state = None, self._state
+        self.results = {}  # an evaluation that does not come to its end must not leave those of other positions
         self.atoms.arrays["positions"][:] = atoms.arrays["positions"]
-        self._evaluate(atoms, eager=self._current.compiled is None or "energies" in self.results)
+        self._evaluate(atoms, eager=eager)
         self._positions, self._state = now, state
 
     def _evaluate(self, atoms: Atoms, *, eager: bool) -> None:

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, and what to do (exit status 2)."""
 
 
+class StartError(InputError):
+    """A simulation was to start where the model means nothing."""
+
+
 def hint(given: object, known: Iterable[str]) -> str:
     """Return what a wrong name should have been: the nearest known one, or all of them."""
     names = list(known)

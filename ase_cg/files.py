@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,9 +52,15 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     with locked(target):
         try:
             yield partial
+            # Some writers make files that nobody else may read; whether others may is the user's to say, by the umask.
+            partial.chmod(stat.S_IMODE(_lock_file(target).stat().st_mode))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _lock_file(target: Path) -> Path:
+    return target.with_name(f".lock-{target.name}")
 
 
 @contextmanager
@@ -65,7 +72,7 @@ def locked(target: Path) -> Iterator[None]:
     InputError
         If another process holds it.
     """
-    lock = target.with_name(f".lock-{target.name}")
+    lock = _lock_file(target)
     with lock.open("w", encoding="utf-8") as file:
         if sys.platform == "win32":  # two writers are not told apart there
             yield

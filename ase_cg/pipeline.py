@@ -9,12 +9,13 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.map import map_molecules
 from ase_cg.data.mapping_settings import MoleculeSettings
 from ase_cg.devices import find_device
+from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.simulate import simulate
-from ase_cg.dynamics.trajectory import bead_labels
+from ase_cg.dynamics.trajectory import SAME_TEMPERATURE, bead_labels
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file
 from ase_cg.models.backbones import backbone_arguments
-from ase_cg.training.recipe import Recipe
+from ase_cg.training.recipe import Recipe, SimulationSection
 from ase_cg.training.trainer import train
 
 
@@ -50,8 +51,7 @@ def run(
     place = Path("runs") / recipe.name if folder is None else Path(folder)
     _check_before_the_work(recipe)
     dataset = recipe.data.dataset or _map(recipe, place, overwrite=overwrite, quiet=quiet)
-    if recipe.analysis.reference is not None:
-        _check_same_beads(dataset, recipe.analysis.reference)
+    _check_before_the_training(recipe, dataset)
     common: dict[str, Any] = {"overwrite": overwrite, "quiet": quiet}
     model = train(recipe, place / "training", dataset=dataset, **common)
     start = recipe.simulation.start or dataset
@@ -74,15 +74,36 @@ def _check_before_the_work(recipe: Recipe) -> None:
     """Find out now what would stop the run after an hour."""
     for device in (recipe.training.device, recipe.simulation.device):
         find_device(device)
-    if recipe.data.weights and recipe.analysis.reference is None:
-        raise InputError(
-            "data.weights are trained on, but the comparison does not use them yet; name an analysis.reference without "
-            "weights, or use `ase-cg map`, `train` and `simulate`"
-        )
     backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
     for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
         if path is not None:
             existing_file(path, what)
+
+
+def _check_before_the_training(recipe: Recipe, dataset: Path) -> None:
+    """Find out from the dataset what would stop the run after the training."""
+    with Dataset.open(dataset) as opened:
+        molecule = opened.only_molecule()
+        temperature, topology = molecule.temperature, molecule.topology
+    _check_simulation(recipe.simulation, temperature)
+    if recipe.simulation.compile and recipe.simulation.start is None:
+        from ase_cg.inference.compiled import check_size
+
+        check_size(topology)
+    if recipe.analysis.reference is not None:
+        _check_same_beads(dataset, recipe.analysis.reference)
+
+
+def _check_simulation(section: SimulationSection, model_temperature: float) -> None:
+    options = section.model_dump(exclude={"start", "compile", "checkpoint_interval"})
+    options["temperature"] = section.temperature or model_temperature
+    settings = SimulationSettings(model="", start="", prior_only=False, **options)  # it checks what it is given
+    temperatures = settings.temperatures
+    if len(temperatures) > 1 and all(abs(kelvin - model_temperature) > SAME_TEMPERATURE for kelvin in temperatures):
+        raise InputError(
+            f"simulation.temperature lists {', '.join(f'{kelvin:g}' for kelvin in temperatures)} K, but the comparison "
+            f"reads the replicas at the temperature of the data, {model_temperature:g} K; add it to the list"
+        )
 
 
 def _check_same_beads(dataset: Path, reference: Path) -> None:

@@ -1,6 +1,8 @@
 """CGCalculator under everything ASE offers."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -326,3 +328,52 @@ def test_periodic_beads_far_from_the_origin_keep_their_precision(model, ala2, al
     near = atoms.get_forces()
     atoms.positions += 4000.0
     assert atoms.get_forces() == pytest.approx(near, abs=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:no C")
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_an_interrupted_evaluation_leaves_no_old_results(atoms, monkeypatch, compile_it):
+    """Ctrl-C in a notebook, then the same call again."""
+    monkeypatch.setattr("ase_cg.inference.compiled.has_compiler", lambda: False)
+    atoms.calc.set(compile=compile_it)
+    atoms.get_forces()
+    atoms.positions[0] += 0.2
+    fresh = atoms.copy()
+    fresh.calc = CGCalculator(atoms.calc.model, dtype="float64", compile=compile_it)
+    with monkeypatch.context() as patch:
+        patch.setattr(CGCalculator, "_evaluate", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            atoms.get_forces()
+    assert atoms.calc.results == atoms.calc.term_energies == {}
+    assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-12)
+    assert np.array_equal(atoms.get_forces(), fresh.get_forces())
+
+
+@pytest.mark.filterwarnings("ignore:no C")
+def test_a_compiled_calculator_is_copied_and_pickled(atoms, monkeypatch):
+    monkeypatch.setattr("ase_cg.inference.compiled.has_compiler", lambda: False)
+    atoms.calc.set(compile=True)
+    forces, terms = atoms.get_forces(), atoms.calc.term_energies
+    # As native code is: not to be pickled.
+    atoms.calc._current.compiled._evaluate = lambda x, run=atoms.calc._current.compiled._evaluate: run(x)
+    for copied in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):  # noqa: S301
+        assert copied.calc is not atoms.calc
+        assert copied.calc.results["energy"] == atoms.calc.results["energy"]
+        assert copied.calc.term_energies == terms
+        copied.positions[0] += 0.1
+        assert np.abs(copied.get_forces() - forces).max() > 0.1
+        copied.positions[0] -= 0.1
+        assert copied.get_forces() == pytest.approx(forces, abs=1e-9)
+    assert np.array_equal(atoms.get_forces(), forces)
+
+
+@pytest.mark.filterwarnings("ignore:no C")
+def test_energies_asked_for_once_do_not_leave_the_compiled_form(atoms, monkeypatch):
+    monkeypatch.setattr("ase_cg.inference.compiled.has_compiler", lambda: False)
+    atoms.calc.set(compile=True)
+    atoms.get_forces()
+    atoms.get_potential_energies()
+    assert "energies" in atoms.calc.results
+    atoms.positions[0] += 0.01
+    monkeypatch.setattr("ase_cg.evaluation.EagerEvaluation.results", pytest.fail)
+    assert np.isfinite(atoms.get_forces()).all()

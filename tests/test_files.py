@@ -1,12 +1,14 @@
 """Files appear whole or not at all, whoever else writes and however little room there is."""
 
 import os
+import stat
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ase_cg.errors import InputError
 from ase_cg.files import written_whole
@@ -40,6 +42,18 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
         partial.write_text(str(1 / 0))
     assert path.read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_files_are_as_readable_as_the_user_wants(tmp_path):
+    """safetensors makes files that only their owner may read; a model is there to be shared."""
+    for umask, expected in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(umask)
+        try:
+            with written_whole(tmp_path / f"{umask}.safetensors") as partial:
+                save_file({"x": np.zeros(2)}, partial)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / f"{umask}.safetensors").stat().st_mode) == expected
 
 
 def test_two_processes_do_not_write_the_same_file(tmp_path):

@@ -104,12 +104,13 @@ def test_a_missing_reference_is_said_before_the_work_begins(recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_need_a_reference_that_can_be_compared_with(recipe, tmp_path):
+def test_weights_of_the_data_count_in_the_comparison(recipe, tmp_path):
+    weights = np.random.default_rng(1).random(300)
+    np.savetxt(tmp_path / "weights.txt", weights)
     read = Recipe.read(recipe)
-    weighted = read.data.model_copy(update={"weights": [tmp_path / "weights.npy"]})
-    with pytest.raises(InputError, match=r"data.weights are trained on, but .* name an analysis.reference"):
-        run(read.model_copy(update={"data": weighted}), tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
+    data = read.data.model_copy(update={"weights": [tmp_path / "weights.txt"]})
+    found = run(read.model_copy(update={"data": data}), tmp_path / "run", quiet=True)
+    assert np.concatenate(found.reference.weights) == pytest.approx(weights, rel=1e-6)
 
 
 def test_a_failed_overwrite_does_not_pass_old_data_off_as_new(recipe, tmp_path):
@@ -151,3 +152,53 @@ def test_what_would_stop_the_run_later_is_said_before_the_work_begins(recipe, tm
     with pytest.raises(InputError, match=r"reference .* has the beads ALA1:CA"):
         run(changed, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "training").exists()
+
+
+def test_the_simulation_of_a_recipe_is_checked_before_the_training(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_cg.inference.compiled.MAX_BEADS", 5)
+    read = Recipe.read(recipe)
+    for change, message in (
+        ({"temperature": [290.0, 310.0]}, "3 replicas do not divide into 2 temperatures"),
+        ({"temperature": [290.0, 310.0, 330.0]}, r"lists 290, 310, 330 K, but .* the data, 300 K; add it to the list"),
+        ({"temperature": [310.0, 300.0, 330.0], "exchange_interval": "0.02 ps"}, "exchanges need temperatures that"),
+        ({"exchange_interval": "0.02 ps"}, "exchanges need temperatures that"),
+        ({"compile": True}, "6 beads is too large to be compiled"),
+    ):
+        part = read.simulation.model_copy(update=change)
+        with pytest.raises(InputError, match=message):
+            run(read.model_copy(update={"simulation": part}), tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run" / "training").exists()
+
+
+@pytest.mark.filterwarnings("ignore:simulating at")
+def test_all_settings_of_the_simulation_reach_it(recipe, tmp_path, monkeypatch):
+    intervals = []
+
+    def watched(*arguments, checkpoint_interval, **options):
+        intervals.append(checkpoint_interval)
+        return simulate(*arguments, checkpoint_interval=checkpoint_interval, **options)
+
+    simulate = module.simulate
+    monkeypatch.setattr(module, "simulate", watched)
+    settings = {
+        "temperature": [300, 320],
+        "integrator": "overdamped",
+        "friction": "1000 /ps",
+        "replicas": 4,
+        "duration": "0.04 ps",
+        "exchange_interval": "0.02 ps",
+        "checkpoint_interval": "0.02 ps",
+        "minimize": True,
+    }
+    data = yaml.safe_load(recipe.read_text())
+    data["simulation"] |= settings
+    data["training"] = {"epochs": 1}
+    recipe.write_text(yaml.safe_dump(data))
+    comparison = run(recipe, tmp_path / "run", quiet=True)
+    record = json.loads((tmp_path / "run" / "simulation" / "simulation.json").read_text())
+    assert {key: record[key] for key in settings if key in record} == {
+        key: value for key, value in settings.items() if key != "checkpoint_interval"
+    }
+    assert intervals == ["0.02 ps"] * 2  # of the model and of the prior
+    assert record["summary"]["exchanges"]
+    assert comparison.model.frames == 2 * 2  # of the replicas at 300 K, of two frames each

@@ -7,6 +7,7 @@ from typing import Any
 
 from ase_cg.errors import InputError
 from ase_cg.files import read_record
+from ase_cg.training.table import TABLE_NAME, network_name
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -119,6 +120,22 @@ def _describe_simulation(folder: Path) -> dict[str, Any]:
 
 def _describe_training(folder: Path) -> dict[str, Any]:
     record = read_record(folder / "training.json")
+    common = {"finished": (folder / "model.safetensors").is_file(), "loss_unit": "(kcal/mol/Å)²", **record}
+    levels, training = record["recipe"]["noise_std"], record["recipe"]["training"]
+    if not isinstance(levels, list):
+        return {"kind": "training", **_progress(folder), **common}
+    seeds = training["seeds"] or [training["seed"]]
+    names = [network_name(level, seed) for level in levels for seed in seeds]
+    networks = {name: _progress(folder / name) for name in names}
+    # A table may be older than a training that has begun again: it counts with the model it chose.
+    table = folder / f"{TABLE_NAME}.json"
+    chosen = read_record(table) if common["finished"] and table.is_file() else {}
+    choice: dict[str, Any] = {key: chosen[key] for key in ("chosen", "rule") if key in chosen}
+    return {"kind": "trainings", "networks": networks, **choice, **common}
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    """Return how far the training of a network has come."""
     epochs: dict[int, dict[str, float]] = {}
     for log in sorted((folder / "csv").glob("version_*/metrics.csv")):
         with log.open(encoding="utf-8", newline="") as file:
@@ -127,10 +144,7 @@ def _describe_training(folder: Path) -> dict[str, Any]:
                 if known:
                     epochs.setdefault(int(row["epoch"]), {}).update(known)
     return {
-        "kind": "training",
         "finished": (folder / "model.safetensors").is_file(),
         "epochs_done": len(epochs),
         "last_losses": epochs[max(epochs)] if epochs else {},
-        "loss_unit": "(kcal/mol/Å)²",
-        **record,
     }

@@ -9,12 +9,27 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 
 Frames = NDArray[Any]
+MIN_ALPHAS = 4  # a fold needs a dihedral
 
 
 def bond_lengths(frames: Frames, bonds: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     """Return bond lengths of frames (F, N, 3): shape (F, b), in the frames' unit."""
     i, j = np.array(bonds, dtype=int).reshape(-1, 2).T
     return np.asarray(np.linalg.norm(frames[:, j].astype(float) - frames[:, i], axis=-1))
+
+
+def pair_distances(frames: Frames, pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Return distances between beads of frames (F, N, 3): shape (F, p), in the frames' unit."""
+    return bond_lengths(frames, pairs)
+
+
+def bond_angles(frames: Frames, triples: Sequence[tuple[int, int, int]]) -> NDArray[np.float64]:
+    """Return angles i–j–k of frames (F, N, 3) in radians, 0 … π: shape (F, a)."""
+    i, j, k = np.array(triples, dtype=int).reshape(-1, 3).T
+    x = frames.astype(float)
+    first, second = x[:, i] - x[:, j], x[:, k] - x[:, j]
+    sine = np.linalg.norm(np.cross(first, second), axis=-1)
+    return np.asarray(np.arctan2(sine, (first * second).sum(-1)))
 
 
 def dihedral_angles(frames: Frames, quadruples: Sequence[tuple[int, int, int, int]]) -> NDArray[np.float64]:
@@ -25,6 +40,52 @@ def dihedral_angles(frames: Frames, quadruples: Sequence[tuple[int, int, int, in
     first, second = np.cross(before, middle), np.cross(middle, after)
     sine = (np.cross(first, second) * middle).sum(-1) / np.linalg.norm(middle, axis=-1)
     return np.asarray(np.arctan2(sine, (first * second).sum(-1)))
+
+
+def radius_of_gyration(frames: Frames, masses: Sequence[float]) -> NDArray[np.float64]:
+    """Return the mass-weighted radius of gyration of frames (F, N, 3): shape (F,), in the frames' unit."""
+    w = np.asarray(masses, dtype=float) / np.sum(masses)
+    x = frames.astype(float)
+    centred = x - np.einsum("n,fnx->fx", w, x)[:, None]
+    return np.asarray(np.sqrt(np.einsum("n,fnx,fnx->f", w, centred, centred)))
+
+
+def end_to_end_distance(frames: Frames, ends: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the distance between the two end beads of frames (F, N, 3): shape (F,), in the frames' unit."""
+    return pair_distances(frames, [ends])[:, 0]
+
+
+def contact_map(
+    frames: Frames, cutoff: float, beads: Sequence[int] | None = None, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return how often two beads are nearer than a cutoff, over frames (F, N, 3): shape (n, n), 0 … 1.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (F, N, 3)
+    cutoff : float
+        In the frames' unit.
+    beads : sequence of int, optional
+        The n beads of the map; by default all.
+    weights : ndarray, shape (F,), optional
+        Of the frames.
+    """
+    x = frames.astype(float) if beads is None else frames[:, list(beads)].astype(float)
+    n = x.shape[1]
+    found = np.eye(n)
+    for bead in range(n - 1):  # not all pairs at once, which of large molecules would take memory
+        near = np.linalg.norm(x[:, bead + 1 :] - x[:, bead, None], axis=-1) < cutoff
+        found[bead, bead + 1 :] = found[bead + 1 :, bead] = np.average(near, axis=0, weights=weights)
+    return found
+
+
+def representative_beads(topology: BeadTopology) -> list[int]:
+    """Return the beads that stand for the fold: the Cα beads where at least four residues have one, otherwise all.
+
+    A bead that is a whole residue counts as its Cα.
+    """
+    alphas = [bead for bead, name in enumerate(topology.names) if ":" not in name or name.partition(":")[2] == "CA"]
+    return alphas if len(alphas) >= MIN_ALPHAS else list(range(topology.n_beads))
 
 
 def ramachandran_beads(

@@ -1,91 +1,202 @@
-"""Figures of a comparison."""
+"""Figures of a comparison, as matplotlib axes.
 
+Each function draws into ``axes`` where they are given, otherwise into a figure of its own, and returns the axes; the
+figure is ``axes[0].figure``.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ase_cg.analysis.surfaces import free_energy
+from ase_cg.analysis.ensembles import Grid
+from ase_cg.analysis.record import feature_names
+from ase_cg.analysis.table import shown_name
 from ase_cg.files import written_whole
 
 if TYPE_CHECKING:
-    from ase_cg.analysis.compare import Comparison, Ensemble
+    from ase_cg.analysis.compare import Comparison
 
-VISIBLE = 1e-3  # of the highest density: where the axis of a bond length begins and ends
-COLORS = {"reference": "black", "trained model": "tab:blue", "prior only": "tab:orange"}
+VISIBLE = 5e-4  # of the frames, that may lie beyond either end of an axis
+COLORS = ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+DRAWN = 80  # points of a curve
+MAX_PANELS = 20
+TITLES = {"tica": "TICA", "pca": "PCA", "ramachandran": "Ramachandran"}
+SERIES_LABELS = {
+    "rmsd": "RMSD / Å",
+    "radius_of_gyration": "radius of gyration / Å",
+    "end_to_end": "end-to-end distance / Å",
+    "native_contacts": "fraction of native contacts",
+    "gdt_ts": "GDT-TS",
+}
 
 
-def saved(figure: Any, path: Path) -> None:
-    """Write a matplotlib figure as PNG."""
+def saved(axes: Sequence[Any], path: Path) -> None:
+    """Write the figure of some axes, in the format of the path's suffix."""
     with written_whole(path, overwrite=True) as partial:
-        figure.savefig(partial, dpi=150, format="png")
+        axes[0].figure.savefig(partial, dpi=150, format=path.suffix[1:])
 
 
-def _ensembles(comparison: "Comparison") -> "dict[str, Ensemble]":
-    found = {"reference": comparison.reference, "trained model": comparison.model}
-    return found | ({} if comparison.prior is None else {"prior only": comparison.prior})
+def styles(comparison: "Comparison") -> dict[str, dict[str, Any]]:
+    """Return how each ensemble is drawn: the reference black, the prior orange, models in colours of their own."""
+    found: dict[str, dict[str, Any]] = {"reference": {"color": "black", "lw": 1.4, "label": "reference"}}
+    for number, name in enumerate(name for name in comparison.ensembles if name not in {"reference", "prior"}):
+        found[name] = {"color": COLORS[number % len(COLORS)], "ls": "--", "lw": 1.2, "label": shown_name(name)}
+    if "prior" in comparison.ensembles:
+        found["prior"] = {"color": "tab:orange", "lw": 1.0, "label": shown_name("prior")}
+    return {name: found[name] for name in comparison.ensembles}
 
 
-def plot_surfaces(comparison: "Comparison") -> Any:
-    """Return a matplotlib figure with the Ramachandran free energies side by side, in kT on one scale."""
+def new_axes(columns: int, rows: int = 1, size: tuple[float, float] = (3.2, 2.8), **options: Any) -> list[Any]:
+    """Return axes of a new figure that belongs to no window."""
     from matplotlib.figure import Figure
 
-    ensembles = _ensembles(comparison)
-    figure = Figure(figsize=(3.6 * len(ensembles) + 1.2, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(ensembles), sharey=True, squeeze=False)[0]
-    bins = comparison.bins
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    return list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+
+
+def plot_surfaces(comparison: "Comparison", plane: str | None = None, axes: Sequence[Any] | None = None) -> list[Any]:
+    """Draw the free energies of all ensembles side by side, in kT on one scale.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    plane : str, optional
+        ``ramachandran``, ``tica`` or ``pca``; by default the one of the table.
+    axes : sequence of matplotlib axes, optional
+        One for each ensemble.
+    """
+    name = plane or comparison.main or next(iter(comparison.planes))
+    grid = comparison.planes[name]
+    drawn = list(new_axes(len(comparison.ensembles), size=(3.6, 3.8), sharey=True) if axes is None else axes)
     surfaces = {
-        name: free_energy(ensemble.surface.probabilities()).reshape(bins, bins)
-        for name, ensemble in ensembles.items()
-        if ensemble.surface is not None
+        key: grid.surface(ensemble.surfaces[name].probabilities()) for key, ensemble in comparison.ensembles.items()
     }
     deepest = max(surface[np.isfinite(surface)].max() for surface in surfaces.values())
+    scale = 180 / np.pi if name == "ramachandran" else 1.0
+    extent = [scale * end for edges in (grid.x_edges, grid.y_edges) for end in (edges[0], edges[-1])]
     image: Any = None
-    for axis, (name, surface) in zip(axes, surfaces.items(), strict=True):
+    for axis, (key, surface) in zip(drawn, surfaces.items(), strict=False):
         image = axis.imshow(
             np.where(np.isfinite(surface), surface, np.nan).T,
             origin="lower",
-            extent=(-180, 180, -180, 180),
+            extent=extent,
             vmin=0,
-            vmax=deepest,
+            vmax=max(deepest, 1e-6),
             cmap="viridis",
+            aspect="auto",
         )
-        axis.set_title(name)
-        axis.set_xlabel("φ / °")
-        axis.set_xticks([-180, -90, 0, 90, 180])
-        axis.set_yticks([-180, -90, 0, 90, 180])
-    axes[0].set_ylabel("ψ / °")
-    figure.colorbar(image, ax=axes, label="free energy / kT", shrink=0.8)
-    return figure
+        axis.set_title(shown_name(key))
+        axis.set_xlabel(grid.labels[0] + (" / °" if name == "ramachandran" else ""))
+        if name == "ramachandran":
+            axis.set_xticks([-180, -90, 0, 90, 180])
+            axis.set_yticks([-180, -90, 0, 90, 180])
+    drawn[0].set_ylabel(grid.labels[1] + (" / °" if name == "ramachandran" else ""))
+    drawn[0].figure.colorbar(image, ax=drawn, label="free energy / kT", shrink=0.8)
+    return drawn
 
 
-def plot_bonds(comparison: "Comparison") -> Any:
-    """Return a matplotlib figure with the distribution of every bond length."""
-    from matplotlib.figure import Figure
+def plot_distributions(comparison: "Comparison", kind: str, axes: Sequence[Any] | None = None) -> list[Any]:
+    """Draw the distribution of every bond, angle or dihedral.
 
-    bonds = comparison.topology.bonds
-    columns = min(5, len(bonds))
-    rows = -(-len(bonds) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    centres = 0.5 * (comparison.bond_edges[1:] + comparison.bond_edges[:-1])
-    group = 10  # bins drawn together: the fine grid is for the distances, not for the eye
-    usable = len(centres) // group * group
-    x = centres[:usable].reshape(-1, group).mean(1)
-    width = (comparison.bond_edges[1] - comparison.bond_edges[0]) * group
-    for number, (axis, (i, j)) in enumerate(zip(axes, bonds, strict=False)):
-        drawn: list[Any] = []
-        for name, ensemble in _ensembles(comparison).items():
-            p = ensemble.bonds[number].probabilities()[:usable].reshape(-1, group).sum(1) / width
-            drawn.append(p)
-            axis.plot(x, p, color=COLORS[name], lw=1.2, label=name, ls="--" if name == "trained model" else "-")
-        axis.set_title(f"{comparison.topology.names[i]} – {comparison.topology.names[j]}", fontsize=8)
-        visible = x[np.max(drawn, axis=0) > VISIBLE * np.max(drawn)]
-        axis.set_xlim(visible[0], visible[-1])
-        axis.set_xlabel("Å", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.set_yticks([])
-    for axis in axes[len(bonds) :]:
+    Parameters
+    ----------
+    comparison : Comparison
+    kind : {"bonds", "angles", "dihedrals"}
+    axes : sequence of matplotlib axes, optional
+        One for each feature; by default of the first twenty.
+    """
+    names = feature_names(comparison, kind)
+    count = min(len(names), MAX_PANELS)
+    columns = min(5, count)
+    drawn = list(new_axes(columns, -(-count // columns), (2.6, 2.2)) if axes is None else axes)
+    grid = comparison.grids[kind]
+    for number, (axis, title) in enumerate(zip(drawn[:count], names, strict=False)):
+        _draw_curves(comparison, kind, number, axis)
+        axis.set_title(title, fontsize=7)
+        axis.set_xlabel("°" if grid.unit == "rad" else grid.unit, fontsize=8)
+    for axis in drawn[count:]:
         axis.set_visible(False)
-    axes[0].legend(fontsize=6, loc="upper right")
-    return figure
+    drawn[0].legend(fontsize=6, loc="upper right")
+    return drawn
+
+
+def plot_bonds(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:
+    """Draw the distribution of every bond length."""
+    return plot_distributions(comparison, "bonds", axes)
+
+
+def plot_order_parameters(
+    comparison: "Comparison", names: Sequence[str] | None = None, axes: Sequence[Any] | None = None
+) -> list[Any]:
+    """Draw the distributions of figures of single frames.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    names : sequence of str, optional
+        Of ``radius_of_gyration``, ``end_to_end``, ``rmsd``, ``gdt_ts``, ``native_contacts``; by default all there are.
+    axes : sequence of matplotlib axes, optional
+        One for each.
+    """
+    chosen = list(comparison.reference.series if names is None else names)
+    columns = min(3, len(chosen))
+    drawn = list(new_axes(columns, -(-len(chosen) // columns), (3.4, 2.4)) if axes is None else axes)
+    for axis, name in zip(drawn, chosen, strict=False):
+        _draw_curves(comparison, name, 0, axis)
+        axis.set_xlabel(SERIES_LABELS[name], fontsize=8)
+    for axis in drawn[len(chosen) :]:
+        axis.set_visible(False)
+    drawn[0].legend(fontsize=6, loc="upper right")
+    return drawn
+
+
+def _draw_curves(comparison: "Comparison", kind: str, number: int, axis: Any) -> None:
+    """Draw one feature of a kind, a curve an ensemble."""
+    probabilities = [ensemble.distributions[kind].probabilities()[number] for ensemble in comparison.ensembles.values()]
+    x, curves = _curves(comparison.grids[kind], np.stack(probabilities))
+    for curve, style in zip(curves, styles(comparison).values(), strict=True):
+        axis.plot(x, curve, **style)
+    axis.tick_params(labelsize=7)
+    axis.set_yticks([])
+
+
+def _curves(grid: Grid, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return places (n,) and densities (ensembles, n) where anything can be seen; angles in degrees.
+
+    Bins are joined: the fine grid is for distances between distributions, not for the eye.
+    """
+    below = np.cumsum(probabilities, axis=1)
+    seen = np.flatnonzero(((below > VISIBLE) & (below - probabilities < 1 - VISIBLE)).any(0))
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    group = max(1, -(-(last - first) // DRAWN))
+    count = min(-(-(last - first) // group), probabilities.shape[1] // group)
+    first = min(first, probabilities.shape[1] - count * group)
+    chosen = slice(first, first + count * group)
+    scale = 180 / np.pi if grid.unit == "rad" else 1.0
+    centres = (grid.edges[:-1] + grid.width / 2)[chosen].reshape(-1, group).mean(1)
+    densities = probabilities[:, chosen].reshape(len(probabilities), count, group).sum(2)
+    return scale * centres, densities / (grid.width * group * scale)
+
+
+def plot_contacts(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:
+    """Draw how often Cα beads touch (8 Å), one map an ensemble."""
+    drawn = list(new_axes(len(comparison.ensembles), size=(3.2, 3.4), sharey=True) if axes is None else axes)
+    image: Any = None
+    for axis, (name, ensemble) in zip(drawn, comparison.ensembles.items(), strict=False):
+        contacts = ensemble.contacts
+        if contacts is None:
+            axis.set_visible(False)
+            continue
+        last = len(contacts) + 0.5
+        image = axis.imshow(contacts, origin="lower", vmin=0, vmax=1, cmap="magma_r", extent=(0.5, last, 0.5, last))
+        axis.set_title(shown_name(name))
+        axis.set_xlabel("bead")
+    drawn[0].set_ylabel("bead")
+    drawn[0].figure.colorbar(image, ax=drawn, label="probability of a contact", shrink=0.8)
+    return drawn
+
+
+Plot = Callable[..., list[Any]]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ase_cg.cli.analyze import analyze
+from ase_cg.cli.backmap import backmap
 from ase_cg.cli.cache import cache_command
 from ase_cg.cli.fit_priors import fit_priors_command
 from ase_cg.cli.import_torchmdnet import import_torchmdnet_command
@@ -31,6 +32,7 @@ app.command("fit-priors")(fit_priors_command)
 app.command()(train)
 app.command()(simulate)
 app.command()(analyze)
+app.command()(backmap)
 app.command()(run)
 app.command()(info)
 app.command("import-torchmdnet")(import_torchmdnet_command)

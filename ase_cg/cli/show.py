@@ -32,4 +32,6 @@ def show_comparison(comparison: "Comparison", folder: Path) -> None:
         table.add_row(*row)
     out = console()
     out.print(table)
-    out.print(f"figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)
+    for note in comparison.notes:
+        out.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"report.html, figures, table and JSON are in {folder}", soft_wrap=True, highlight=False, markup=False)

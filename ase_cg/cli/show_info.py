@@ -95,24 +95,38 @@ def _show_model(out: "Console", described: Mapping[str, Any]) -> None:
 
 
 def _show_training(out: "Console", described: Mapping[str, Any]) -> None:
-    state = "finished" if described["finished"] else "not finished"
     recipe = described["recipe"]
-    _line(
-        out,
-        f"training {recipe['name']}, {state}: {described['epochs_done']} of {recipe['training']['epochs']} epochs, "
-        f"labels {recipe['labels']}",
-    )
+    _line(out, f"training {recipe['name']}, {_epochs(described, recipe)}, labels {recipe['labels']}")
     for name, value in described["last_losses"].items():
         _line(out, f"  {name}: {value:.4g} {described['loss_unit']}")
 
 
+def _show_trainings(out: "Console", described: Mapping[str, Any]) -> None:
+    recipe, networks = described["recipe"], described["networks"]
+    done = sum(network["finished"] for network in networks.values())
+    state = f"{_state(described)}: {done} of {len(networks)} networks"
+    _line(out, f"training {recipe['name']}, {state}, labels {recipe['labels']}")
+    for name, network in networks.items():
+        losses = "".join(f", {loss} {value:.4g}" for loss, value in network["last_losses"].items())
+        _line(out, f"  {name}, {_epochs(network, recipe)}{losses}{losses and ' ' + described['loss_unit']}")
+    if "chosen" in described:
+        _line(out, f"  chosen: {described['chosen']} ({described['rule']})")
+
+
+def _state(described: Mapping[str, Any]) -> str:
+    return "finished" if described["finished"] else "not finished"
+
+
+def _epochs(described: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    return f"{_state(described)}: {described['epochs_done']} of {recipe['training']['epochs']} epochs"
+
+
 def _show_simulation(out: "Console", described: Mapping[str, Any]) -> None:
-    state = "finished" if described["finished"] else "not finished"
     temperature = described["temperature"]
     kelvin = ", ".join(f"{t:g}" for t in (temperature if isinstance(temperature, list) else [temperature]))
     _line(
         out,
-        f"simulation, {state}: {described['trajectories']} of {described['expected']} trajectories of "
+        f"simulation, {_state(described)}: {described['trajectories']} of {described['expected']} trajectories of "
         f"{described['duration']} ({described['frames_each']} frames each) at {kelvin} K, steps of "
         f"{described['time_step']}" + (", priors only" if described["prior_only"] else ""),
     )
@@ -151,6 +165,7 @@ _VIEWS: Mapping[str, Callable[..., None]] = {
     "dataset": _show_dataset,
     "model": _show_model,
     "training": _show_training,
+    "trainings": _show_trainings,
     "simulation": _show_simulation,
     "run": _show_run,
     "analysis": _show_analysis,

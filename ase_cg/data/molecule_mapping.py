@@ -155,6 +155,12 @@ class MoleculeMapping:
             )
         return weights
 
+    def _mean_weight(self) -> float:
+        """Return the mean weight over the frames of all files: what files weigh beside each other counts."""
+        if not self.settings.weights:
+            return 1.0
+        return float(np.concatenate([read_weights(path) for path in self.settings.weights]).mean())
+
     def _first_frames(self) -> Frames:
         for frames in self._sources[0].chunks():
             return frames
@@ -167,12 +173,13 @@ class MoleculeMapping:
         if local is None:
             return ForceMap(np.eye(self.full_map.topology.n_beads), {"name": "as published"})
         with Progress(f"Fitting the force map of {self.settings.name}", total, quiet=quiet) as progress:
+            mean = self._mean_weight()
 
             def chunks() -> Iterator[Frames]:
                 for number, source in enumerate(self._sources):
                     weights, done = self._weights(number, source), 0
                     for frames in self._whole(source):
-                        yield _weighted(frames, weights, done)
+                        yield _weighted(frames, weights, done, mean)
                         done += len(frames.positions)
                         progress.advance(len(frames.positions))
 
@@ -191,11 +198,11 @@ class MoleculeMapping:
                     check_types(types, names, str(path))
 
 
-def _weighted(frames: Frames, weights: NDArray[np.float64] | None, done: int) -> Frames:
+def _weighted(frames: Frames, weights: NDArray[np.float64] | None, done: int, mean: float) -> Frames:
     """Return frames whose forces carry the root of their weight, so that their second moments are weighted."""
     if weights is None or frames.forces is None:
         return frames
-    part = weights[done : done + len(frames.forces)] / weights.mean()
+    part = weights[done : done + len(frames.forces)] / mean
     if len(part) < len(frames.forces):
         return frames  # the mapping itself tells that the numbers differ
     return frames._replace(forces=frames.forces * np.sqrt(part)[:, None, None])

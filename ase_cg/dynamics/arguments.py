@@ -51,6 +51,17 @@ def per_replica(value: ArrayLike, n_replicas: int, what: str) -> NDArray[np.floa
         raise InputError(f"{what} must be one number or one for each of {n_replicas} replicas") from error
 
 
+def check_form(form: object, topology: BeadTopology, n_replicas: int) -> None:
+    """Raise :class:`InputError` if a compiled model says that it is of other beads or another number of replicas."""
+    if getattr(form, "replicas", n_replicas) != n_replicas:
+        raise InputError(
+            f"the model is compiled for {form.replicas} replicas and there are {n_replicas}; "  # type: ignore[attr-defined]
+            f"compile it with replicas={n_replicas}"
+        )
+    if getattr(form, "topology", topology) != topology:
+        raise InputError("the model is compiled for another molecule; give its topology to model.compile")
+
+
 def friction_of_each(friction: ArrayLike | None, n_replicas: int, integrator: str) -> NDArray[np.float64]:
     """Return the friction of each replica, shape (R,); velocity Verlet has none.
 

@@ -1,6 +1,5 @@
 """Many replicas of a molecule at once, as [replica, bead] tensors in one batch."""
 
-import json
 import math
 import warnings
 from contextlib import AbstractContextManager
@@ -14,19 +13,18 @@ from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
-from ase_cg.dynamics.arguments import friction_of_each, per_replica, replica_keys, starting_array
+from ase_cg.dynamics.arguments import check_form, friction_of_each, per_replica, replica_keys, starting_array
 from ase_cg.dynamics.failures import End, Limits, Stop, replayed, stop_sentence
 from ase_cg.dynamics.forms import EagerForm, Form, Step
 from ase_cg.dynamics.integrators import make_integrator
 from ase_cg.dynamics.memory import out_of_memory_explained
 from ase_cg.dynamics.noise import NoiseBlocks, generator
+from ase_cg.dynamics.saved_state import SavedState
 from ase_cg.dynamics.state import State, on_host
 from ase_cg.dynamics.stiffness import fastest_frequency
-from ase_cg.errors import InputError, SimulationError
+from ase_cg.errors import InputError, SimulationError, StartError
 from ase_cg.models.model import CGModel
 from ase_cg.units import thermal_energy
-
-Snapshot = tuple[State, int, dict[int, Stop]]
 
 
 class ReplicaSimulation:
@@ -99,6 +97,7 @@ class ReplicaSimulation:
         if not 0 < time_step < math.inf:
             raise InputError(f"the time step must be positive, not {time_step}")
         self.n_replicas = len(start)
+        check_form(compiled, self.topology, self.n_replicas)
         self.steps_done = 0
         self.stopped: dict[int, Stop] = {}
         self._device = find_device(device)
@@ -146,7 +145,7 @@ class ReplicaSimulation:
         beyond = torch.nonzero(self._limits.exceeded(self._state))
         if len(beyond):
             place = int(beyond[0])
-            raise InputError(
+            raise StartError(
                 f"the start of replica {self.replica_numbers[place]} is no conformation that the model knows: "
                 f"{self._limits.reason(self._state, place)}"
             )
@@ -270,17 +269,13 @@ class ReplicaSimulation:
         x, v, f, energies = (tensor[index] for tensor in self._state)
         self._state = self._good = State(x, factors * v, f, energies)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> SavedState:
         """Return the present, as of the last :meth:`check`, for :meth:`save_state`; it costs nothing."""
-        return self._good, self._good_step, dict(self.stopped)
+        return SavedState(self._good, self._good_step, dict(self.stopped))
 
-    def save_state(self, snapshot: Snapshot | None = None) -> tuple[dict[str, NDArray[Any]], str]:
+    def save_state(self, snapshot: SavedState | None = None) -> tuple[dict[str, NDArray[Any]], str]:
         """Return arrays and a text from which :meth:`load_state` continues bit by bit."""
-        state, step, stopped = snapshot or (self._state, self.steps_done, self.stopped)
-        arrays = {name: on_host(tensor) for name, tensor in state._asdict().items()}
-        arrays |= {f"stopped_{place}": stop.last_frames for place, stop in stopped.items()}
-        stops = {str(place): stop.to_dict() for place, stop in stopped.items()}
-        return arrays, json.dumps({"steps_done": step, "stopped": stops})
+        return (snapshot or SavedState(self._state, self.steps_done, self.stopped)).written()
 
     def load_state(self, arrays: dict[str, NDArray[Any]], text: str) -> None:
         """Continue from a saved state; the simulation must have been made with the same arguments.
@@ -290,13 +285,9 @@ class ReplicaSimulation:
         InputError
             If it is of another number of replicas or beads.
         """
-        data = json.loads(text)
         if arrays["positions"].shape != tuple(self._state.positions.shape):
             raise InputError("the saved state is of another number of replicas or beads")
-        self._state = State(*[self._tensor(arrays[name]) for name in State._fields])
-        self.steps_done = int(data["steps_done"])
-        stops = {int(place): stop for place, stop in data["stopped"].items()}
-        self.stopped = {place: Stop.from_dict(stop, arrays[f"stopped_{place}"]) for place, stop in stops.items()}
+        self._state, self.steps_done, self.stopped = SavedState.read(arrays, text, self._device)
         self._step = self.form.make_step(self.integrator)
         if self.stopped:
             self._freeze()

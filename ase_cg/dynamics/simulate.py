@@ -13,7 +13,7 @@ from ase_cg.dynamics.prepare import prepare
 from ase_cg.dynamics.run import run
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.settings import SimulationSettings, content_hash
-from ase_cg.dynamics.starts import grouped, read_start, start_file
+from ase_cg.dynamics.starts import Group, grouped, read_start, start_file
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file, file_hash, locked
 from ase_cg.models.io import find_model
@@ -149,18 +149,33 @@ def simulate(
             for number, one in enumerate(starts)
         ]
     )
+    _run_groups(loaded, groups, folder, settings, clock, going_on=going_on, quiet=quiet)
+    conclude(folder)
+    return folder
+
+
+def _run_groups(
+    model: CGModel,
+    groups: list[Group],
+    folder: Path,
+    settings: SimulationSettings,
+    clock: CheckpointClock,
+    *,
+    going_on: bool,
+    quiet: bool,
+) -> None:
+    """Run the replicas of each molecule from their starts, or from where the folder has them."""
     stores = [SegmentStore(folder / "segments" / str(number)) for number in range(len(groups))]
     with threads_for(max(len(group.positions) * n_pairs(group.topology.n_beads) for group in groups)):
         made = [
-            prepare(loaded, g, settings, store if going_on else None) for g, store in zip(groups, stores, strict=True)
+            prepare(model, group, settings, store if going_on else None)
+            for group, store in zip(groups, stores, strict=True)
         ]
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "segments"):
             if not going_on:
-                begin(folder, settings, loaded.card.temperature, groups)
+                begin(folder, settings, model.card.temperature, groups)
             run(folder, made, stores, settings, clock, quiet=quiet)
-    conclude(folder)
-    return folder
 
 
 def _temperature(model: CGModel, given: float | Sequence[float] | None) -> float | list[float]:

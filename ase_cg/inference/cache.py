@@ -1,18 +1,23 @@
 """Compiled packages kept on disk, in a folder of the user's own, up to a size."""
 
+import errno
 import hashlib
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ase_cg.errors import InputError
-from ase_cg.files import written_whole
+from ase_cg.files import locked, written_whole
 
 LIMIT = 2 * 1024**3  # bytes
 OTHERS_MAY_WRITE = 0o022
+POLL = 0.2  # s
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,22 @@ class Entry:
             return None
         if not self.package.is_file():
             return None
-        _check_owner(self.package)
-        os.utime(self.record)  # when it was last used decides what is deleted first
+        _check_owner(self.package, self.package.parent)
+        with suppress(OSError):  # of a folder that can only be read
+            os.utime(self.record)  # when it was last used decides what is deleted first
         return found
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from making the entry, and wait for one that does."""
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(locked(self.package.with_suffix("")))
+                    break
+                except InputError:
+                    time.sleep(POLL)
+            yield
 
     def write(self, record: dict[str, Any]) -> None:
         """Write the record, after the package, and delete the oldest entries beyond the limit."""
@@ -50,11 +68,33 @@ class Entry:
 
 def cache_folder() -> Path:
     """Return the folder of compiled packages: ``$ASE_CG_CACHE``, or ``ase-cg`` in the user's cache folder."""
-    given = os.environ.get("ASE_CG_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ase-cg"
+    given, base = os.environ.get("ASE_CG_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        found = Path(given).expanduser() if given else (Path(base) if base else Path.home() / ".cache") / "ase-cg"
+    except RuntimeError as error:  # a user without a home
+        raise InputError("your home folder is not known; set ASE_CG_CACHE to a folder for compiled models") from error
+    return found.absolute()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, for its user alone, if it is not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or others can write to it: an existing folder is left as it is.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"{folder}, the folder of compiled models, cannot be written ({error.strerror}); set ASE_CG_CACHE to a "
+            "folder of your own, or do without compiling"
+        ) from error
+    _check_owner(folder)
 
 
 def entry(key: str) -> Entry:
@@ -79,7 +119,7 @@ def make_key(**parts: Any) -> str:
 
 def cached_size() -> tuple[int, int]:
     """Return how many packages there are and how many bytes they take."""
-    packages = [path.stat().st_size for path in _files("*.pt2")]
+    packages = [_size(path) for path in _files("*.pt2")]
     return len(packages), sum(packages)
 
 
@@ -93,26 +133,36 @@ def clear() -> tuple[int, int]:
 
 def prune(limit: int) -> None:
     """Delete the packages that were not used for longest, until the rest take no more than `limit` bytes."""
-    records = sorted(_files("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    # Whole entries, and what killed processes left.
     total = 0
-    for record in records:
-        package = record.with_suffix(".pt2")
-        total += package.stat().st_size if package.is_file() else 0
+    for package in sorted(_files("*.pt2"), key=_last_used, reverse=True):
+        total += _size(package)
         if total > limit:
-            record.unlink(missing_ok=True)
+            package.with_suffix(".json").unlink(missing_ok=True)
             package.unlink(missing_ok=True)
 
 
 def _files(pattern: str) -> list[Path]:
+    """Return the cache's files; hidden ones are being written."""
     folder = cache_folder()
-    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+    return [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")] if folder.is_dir() else []
 
 
-def _check_owner(package: Path) -> None:
+def _size(path: Path) -> int:
+    # Another process may have deleted it.
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _last_used(package: Path) -> float:
+    record = package.with_suffix(".json")
+    return next((path.stat().st_mtime for path in (record, package) if path.is_file()), 0.0)
+
+
+def _check_owner(*paths: Path) -> None:
     """Refuse native code that somebody else may have written."""
     if os.name != "posix":
         return
-    for path in (package, package.parent):
+    for path in paths:
         found = path.stat()
         if found.st_uid != os.getuid() or found.st_mode & OTHERS_MAY_WRITE:
             raise InputError(

@@ -4,10 +4,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +27,7 @@ from ase_cg.progress import waiting
 Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
 
-INTERVALS = (1024, 2048, 4096, 8192)
+INTERVALS = (128, 256, 512, 1024)
 CHUNK_BEADS = 640  # beads a processor's cache holds the features of
 MAX_CHUNK = 32  # replicas
 MAX_BEADS = 1000  # all pairs in memory beyond this are too many
@@ -55,6 +53,7 @@ class CompiledModel:
     ) -> None:
         self.topology = topology
         self.replicas = replicas
+        self._shape = (replicas, topology.n_beads, 3)
         self.chunk = chunk
         self.form = "eager"
         self.force_error = math.nan
@@ -69,6 +68,13 @@ class CompiledModel:
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (R,) in eV and forces (R, N, 3) in eV/Å at positions (R, N, 3) in Å, in double precision."""
+        # Compiled code does not look: it would read beyond the positions, or other bytes as numbers.
+        if positions.shape != self._shape or positions.dtype != torch.float64:
+            raise InputError(
+                f"positions must be a double-precision tensor of shape {self._shape}, not {positions.dtype} of shape "
+                f"{tuple(positions.shape)}"
+            )
+        positions = positions.contiguous()
         if self.replicas == self.chunk:
             energies, forces = self._evaluate(positions)
             return energies, forces
@@ -77,7 +83,7 @@ class CompiledModel:
 
     def energy_and_forces_of(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return energy in eV and forces in eV/Å, shape (N, 3), of one replica at positions (N, 3) in Å."""
-        given = torch.from_numpy(positions)[None]
+        given = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64))[None]
         if self.device.type != "cpu":
             given = given.to(self.device)
         energies, forces = self._evaluate(given)
@@ -159,7 +165,8 @@ class Parameters:
     Parameters
     ----------
     integrator : dataclass
-        Its floats and tensors are its numbers; tensors of shape (R, 1, 1) differ among replicas.
+        The floats and tensors it is made of are its numbers; tensors of shape (R, 1, 1) differ among replicas.
+        Constants it makes of them itself are made again within the compiled step.
     replicas : int
         R.
     device : torch.device
@@ -167,7 +174,7 @@ class Parameters:
 
     def __init__(self, integrator: Any, replicas: int, device: torch.device) -> None:
         self._integrator = integrator
-        fields = {field.name: getattr(integrator, field.name) for field in dataclasses.fields(integrator)}
+        fields = {field.name: getattr(integrator, field.name) for field in dataclasses.fields(integrator) if field.init}
         self._values = {
             name: torch.as_tensor(value, dtype=torch.float64, device=device)
             for name, value in fields.items()
@@ -275,6 +282,11 @@ def _check(replicas: int, dtype: str, gate: float, topology: BeadTopology) -> No
         raise InputError(f"unknown dtype {dtype!r}; known are {', '.join(DTYPES)}")
     if not 0 < gate < 1:
         raise InputError(f"the gate must be a relative force error between 0 and 1, not {gate!r}")
+    check_size(topology)
+
+
+def check_size(topology: BeadTopology) -> None:
+    """Raise :class:`InputError` if a molecule is too large to be compiled."""
     if topology.n_beads > MAX_BEADS:
         raise InputError(
             f"a molecule of {topology.n_beads} beads is too large to be compiled, which keeps all pairs; the limit is "
@@ -336,19 +348,26 @@ def _compiled(
         with waiting(f"Compiling {what}", quiet=quiet):
             return Replay(fused(function, examples), examples)
     place = cache.entry(cache.make_key(**key))
-    if place.read() is None:
-        _make_folder(place.package.parent)
-        with waiting(f"Compiling {what}, once: it is kept for the next time", quiet=quiet):
-            with written_whole(place.package, overwrite=True) as partial:
-                write_package(function, examples, partial)
-            place.write({"what": what, "model": key["model"], "dtype": key["dtype"]})
+    if (kept := _kept(place)) is not None:
+        return kept
+    cache.make_folder(place.package.parent)
+    with waiting(f"Compiling {what}, once: it is kept for the next time", quiet=quiet), place.alone():
+        if (kept := _kept(place)) is not None:  # another process made it in the meantime
+            return kept
+        with written_whole(place.package, overwrite=True) as partial:
+            write_package(function, examples, partial)
+        place.write({"what": what, "model": key["model"], "dtype": key["dtype"]})
     return read_package(place.package)
 
 
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.name == "posix":
-        folder.chmod(0o700)
+def _kept(place: cache.Entry) -> Function | None:
+    """Return the function of an entry of the cache, or None where there is none, or a damaged one."""
+    if place.read() is None:
+        return None
+    try:
+        return read_package(place.package)
+    except (RuntimeError, OSError):  # PyTorch's kinds; it is made anew
+        return None
 
 
 def _joined(parts: list[tuple[Tensor, ...]], replicas: int) -> tuple[Tensor, ...]:

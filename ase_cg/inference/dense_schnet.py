@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ase_cg.inference.activation import tanh
 from ase_cg.inference.convolution import Convolution, Product
 from ase_cg.inference.pairs import Pairs
-from ase_cg.inference.tabulate import MAX_NUMBERS, Radial, RadialTable, by_type
+from ase_cg.inference.tabulate import COEFFICIENTS, MAX_NUMBERS, Radial, RadialTable, by_type
 from ase_cg.models.backbones.radial import cosine_cutoff
 from ase_cg.models.backbones.schnet import Interaction, SchNet
 
@@ -41,7 +41,7 @@ class DenseSchNet(nn.Module):
         sent = layers[0].inward(embedded)
         types, which = torch.unique(bead_type, return_inverse=True)
         weight = cast("nn.Linear", layers[0].outward[0]).weight
-        self.folded = 4 * intervals * len(types) * len(weight) <= MAX_NUMBERS
+        self.folded = len(types) * COEFFICIENTS * intervals * len(weight) <= MAX_NUMBERS
         tables = [RadialTable([_filters(network, layer)], network.cutoff, intervals) for layer in layers]
         self.register_buffer("offset", None)
         if self.folded:

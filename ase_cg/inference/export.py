@@ -1,7 +1,5 @@
 """One function of tensors as one compiled graph: a package of native code on a CPU, a replayed capture on a GPU."""
 
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +16,15 @@ INDUCTOR = {"cpp.threads": 1, "assert_indirect_indexing": False, "max_pointwise_
 
 
 def has_compiler() -> bool:
-    """Return whether there is a C++ compiler for PyTorch to use."""
-    return any(shutil.which(name) for name in [os.environ.get("CXX", "g++"), "g++", "clang++"])
+    """Return whether there is a C++ compiler where PyTorch looks for it: ``$CXX``, else ``g++``."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, OSError):
+        return False
+    return True
 
 
 def traced(function: Function, examples: Sequence[Tensor]) -> torch.fx.GraphModule:

@@ -1,4 +1,4 @@
-"""Functions of a distance as tables of cubic polynomials."""
+"""Functions of a distance as tables of polynomials."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 Radial = Callable[[Tensor], Tensor]
 MAX_NUMBERS = 8_000_000  # in a table with a part for each bead type; larger ones leave the processor's cache
+COEFFICIENTS = 6
+ROUNDING = 1e-12  # the last knot is taken within the cutoff, where the curvature is that of the inside
 NEAR_ZERO = 1e-3  # of the first interval; a basis may be 0/0 at zero itself
 
 
@@ -28,12 +30,12 @@ class Knots(NamedTuple):
 
 
 class RadialTable(nn.Module):
-    """Cubic Hermite interpolation of functions that vanish, with their slopes, at the cutoff.
+    """Quintic Hermite interpolation of functions that vanish, with their slopes, at the cutoff.
 
-    In each of K intervals of width h the functions are Σ_q c_q t^q, with values and slopes those of the functions at
-    both knots: continuous with the first derivative, and with an error of h⁴/384 times the fourth derivative. The
-    coefficients are rounded one by one, so that in single precision a slope loses no digits to the difference of two
-    values.
+    In each of K intervals of width h the functions are Σ_q c_q t^q, q = 0 … 5, with values, slopes and curvatures those
+    of the functions at both knots: two continuous derivatives, and an error of h⁶/46080 times the sixth derivative. A
+    cubic needs intervals so narrow that the table leaves the processor's cache. The coefficients are rounded one by
+    one, so that in single precision a slope loses no digits to the difference of two values.
 
     Parameters
     ----------
@@ -46,8 +48,8 @@ class RadialTable(nn.Module):
 
     Attributes
     ----------
-    rows : Tensor, shape ((K + 1) · 4 · P, C)
-        Row (k · 4 + q) · P + p holds the coefficients of t^q in interval k of function p. Interval K is zero.
+    rows : Tensor, shape ((K + 1) · 6 · P, C)
+        Row (k · 6 + q) · P + p holds the coefficients of t^q in interval k of function p. Interval K is zero.
     """
 
     rows: Tensor
@@ -60,6 +62,7 @@ class RadialTable(nn.Module):
         self.per_angstrom = intervals / cutoff
         knots = torch.linspace(0.0, cutoff, intervals + 1, dtype=torch.float64)
         knots[0] = NEAR_ZERO * knots[1]
+        knots[-1] = cutoff * (1 - ROUNDING)
         polynomials = torch.stack([_polynomials(function, knots) for function in functions], dim=2)
         beyond = torch.zeros_like(polynomials[:1])
         self.register_buffer("rows", torch.cat([polynomials, beyond]).flatten(0, 2))
@@ -68,25 +71,30 @@ class RadialTable(nn.Module):
         """Return the places of distances (R, N, N) in Å; `offset` (N,) counts rows to begin at for each second bead."""
         place = (distance.detach() * self.per_angstrom).clamp(0, self.intervals)
         interval = place.to(torch.int64)
-        row = interval * (4 * self.n_functions)
+        row = interval * (COEFFICIENTS * self.n_functions)
         return Knots(_apart(row if offset is None else row + offset), _apart(place - interval))
 
     def values(self, knots: Knots, which: int) -> Tensor:
         """Return function `which`, shape (R, N, N, C)."""
-        t = knots.fraction[..., None]
         c = self._coefficients(knots, which)
-        return c[0] + t * (c[1] + t * (c[2] + t * c[3]))
+        return _horner(c, knots.fraction[..., None])
 
     def slopes(self, knots: Knots, which: int) -> Tensor:
         """Return the derivative of function `which` by the distance, shape (R, N, N, C), in its unit per Å."""
-        t = knots.fraction[..., None]
         c = self._coefficients(knots, which)
-        return (c[1] + t * (2 * c[2] + t * (3 * c[3]))) * self.per_angstrom
+        return _horner([q * c[q] for q in range(1, COEFFICIENTS)], knots.fraction[..., None]) * self.per_angstrom
 
     def _coefficients(self, knots: Knots, which: int) -> list[Tensor]:
         # The compiler proves from the bounds that no index is negative, and leaves its check away.
-        first = knots.row.clamp(0, len(self.rows) - 4 * self.n_functions)
-        return [self.rows[first + (q * self.n_functions + which)] for q in range(4)]
+        first = knots.row.clamp(0, len(self.rows) - COEFFICIENTS * self.n_functions)
+        return [self.rows[first + (q * self.n_functions + which)] for q in range(COEFFICIENTS)]
+
+
+def _horner(coefficients: Sequence[Tensor], t: Tensor) -> Tensor:
+    total = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        total = coefficient + t * total
+    return total
 
 
 def by_type(table: RadialTable, weights: Sequence[Tensor], which: Tensor) -> tuple[RadialTable, Tensor]:
@@ -116,19 +124,34 @@ def by_type(table: RadialTable, weights: Sequence[Tensor], which: Tensor) -> tup
 
 
 def _polynomials(function: Radial, knots: Tensor) -> Tensor:
-    """Return the coefficients of t^q in each interval, shape (K, 4, C)."""
+    """Return the coefficients of t^q in each interval, shape (K, 6, C)."""
+    width = knots[2] - knots[1]
     with torch.enable_grad():
         distance = knots.detach().requires_grad_(True)
         values = function(distance)
-        # The derivative of each channel in one pass: the gradient of a weighted sum, derived by the weights.
-        weights = torch.ones_like(values, requires_grad=True)
-        (gradient,) = torch.autograd.grad(values, distance, weights, create_graph=True)
-        (slopes,) = torch.autograd.grad(gradient.sum(), weights)
-    values = values.detach()
-    slopes = slopes * (knots[2] - knots[1])
-    rise = values[1:] - values[:-1]
-    left, right = slopes[:-1], slopes[1:]
-    return torch.stack([values[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1)
+        slopes = _derivative(values, distance)
+        curvatures = _derivative(slopes, distance)
+    p, v, a = values.detach(), width * slopes.detach(), width**2 * curvatures.detach()
+    rise, v0, v1, a0, a1 = p[1:] - p[:-1], v[:-1], v[1:], a[:-1], a[1:]
+    coefficients = [
+        p[:-1],
+        v0,
+        a0 / 2,
+        10 * rise - 6 * v0 - 4 * v1 - 1.5 * a0 + 0.5 * a1,
+        -15 * rise + 8 * v0 + 7 * v1 + 1.5 * a0 - a1,
+        6 * rise - 3 * v0 - 3 * v1 - 0.5 * a0 + 0.5 * a1,
+    ]
+    return torch.stack(coefficients, dim=1)
+
+
+def _derivative(values: Tensor, distance: Tensor) -> Tensor:
+    """Return the derivative of each channel, shape (k, C): the gradient of a weighted sum, derived by the weights."""
+    if not values.requires_grad:
+        return torch.zeros_like(values)
+    weights = torch.ones_like(values, requires_grad=True)
+    (gradient,) = torch.autograd.grad(values, distance, weights, create_graph=True)
+    (derivative,) = torch.autograd.grad(gradient.sum(), weights, create_graph=True)
+    return derivative
 
 
 def realized(tensor: Tensor) -> Tensor:

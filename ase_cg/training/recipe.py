@@ -15,18 +15,27 @@ from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import whole_ratio
 
 
-def _noise_std(value: Any) -> float | list[float] | None:
+def _one_or_several(value: Any, meaning: str) -> float | list[float] | None:
     if value is None:
         return None
     try:
-        levels = [float(level) for level in (value if isinstance(value, list) else [value])]
+        numbers = [float(number) for number in (value if isinstance(value, list) else [value])]
     except (TypeError, ValueError):
-        levels = []
-    if not levels or not all(level > 0 and math.isfinite(level) for level in levels):
-        raise ValueError("it must be a positive standard deviation in Å, or a list of them")
-    if len(set(levels)) < len(levels):
+        numbers = []
+    if not numbers or not all(number > 0 and math.isfinite(number) for number in numbers):
+        raise ValueError(f"it must be a positive {meaning}, or a list of them")
+    return numbers if isinstance(value, list) else numbers[0]
+
+
+def _noise_std(value: Any) -> float | list[float] | None:
+    levels = _one_or_several(value, "standard deviation in Å")
+    if isinstance(levels, list) and len(set(levels)) < len(levels):
         raise ValueError("each noise_std is listed once")
-    return levels if isinstance(value, list) else levels[0]
+    return levels
+
+
+def _temperature(value: Any) -> float | list[float] | None:
+    return _one_or_several(value, "temperature in K")
 
 
 def _prior(spec: Any) -> Any:
@@ -35,6 +44,7 @@ def _prior(spec: Any) -> Any:
 
 
 NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
+Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
 
 
@@ -72,12 +82,16 @@ class SimulationSection(Section):
     """How the model is run."""
 
     replicas: int = Field(default=128, ge=1)
-    temperature: float | None = Field(default=None, gt=0)
+    temperature: Temperature = None
+    integrator: Literal["langevin", "overdamped"] = "langevin"  # what is compared needs a thermostat
     time_step: Time = "2 fs"
     friction: Rate = "1 /ps"
     duration: Time = "20 ps"
     report_interval: Time = "0.1 ps"
+    exchange_interval: Time | None = None
+    checkpoint_interval: Time | None = None
     start: Path | None = None
+    minimize: bool = False
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
@@ -87,6 +101,8 @@ class SimulationSection(Section):
     def _whole_multiples(self) -> Self:
         whole_ratio(self.duration, self.report_interval, ("duration", "report_interval"))
         whole_ratio(self.report_interval, self.time_step, ("report_interval", "time_step"))
+        if self.checkpoint_interval is not None:
+            whole_ratio(self.checkpoint_interval, self.time_step, ("checkpoint_interval", "time_step"))
         return self
 
 

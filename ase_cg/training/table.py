@@ -43,6 +43,11 @@ class Row(NamedTuple):
     metrics: dict[str, Any]
 
 
+def network_name(noise_std: float | None, seed: int) -> str:
+    """Return the name of a network's folder."""
+    return "_".join([*([] if noise_std is None else [f"noise_{noise_std:g}"]), f"seed_{seed}"])
+
+
 def best_row(rows: list[Row], select: Literal["validation_loss", "simulation"]) -> Row:
     """Return the network that :data:`RULES` choose."""
     if select == "simulation":

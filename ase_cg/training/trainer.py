@@ -21,7 +21,7 @@ from ase_cg.training.fit import Place, fit
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
-from ase_cg.training.table import Row, best_row, write_table
+from ase_cg.training.table import Row, best_row, network_name, write_table
 from ase_cg.training.validation_simulation import ValidationSimulation, read_references
 from ase_cg.units import thermal_energy
 
@@ -99,7 +99,7 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
                 several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
                 identity = {"dataset": data.hash, "recipe": _dumped(several)}
                 _prepare(folder, identity, session)
-            name = "_".join([*([] if noise_std is None else [f"noise_{noise_std:g}"]), f"seed_{seed}"])
+            name = network_name(noise_std, seed)
             model = _train_one(only, data, folder / name, session)
             rows.append(Row(name, noise_std, seed, CGModel.load(model).card.provenance["metrics"]))
     chosen = best_row(rows, recipe.training.select)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.splits import drawn_by_weight, spread_frames
-from ase_cg.errors import InputError, SimulationError
+from ase_cg.errors import InputError, SimulationError, StartError
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel
 from ase_cg.training.data import TrainingData
@@ -105,13 +105,13 @@ class ValidationSimulation(lightning.Callback):
         self._distances = dict(state_dict)
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
-        """Simulate and return the distances; all infinite if positions explode."""
+        """Simulate and return the distances; all infinite if positions or forces explode."""
         model = self._make_model(backbone)
         found = []
         for reference, compared in zip(self._references, self._features, strict=True):
             try:
                 frames = simulated(model, reference, self._settings, self._device)
-            except SimulationError:
+            except (SimulationError, StartError):
                 return dict.fromkeys(SIMULATION_METRICS, float("inf"))
             found.append(distances(frames, reference, compared, self._settings.bins))
         return dict(zip(SIMULATION_METRICS, np.mean(found, axis=0).tolist(), strict=True))
@@ -124,6 +124,8 @@ def simulated(model: CGModel, reference: Reference, settings: ValidationSimulati
     ------
     SimulationError
         If positions explode.
+    StartError
+        If forces are beyond the limit at the start already.
     """
     from ase_cg.dynamics.replicas import ReplicaSimulation
 

@@ -117,12 +117,3 @@ def test_bad_input_is_one_sentence(reference, shaken, ala2, tmp_path):
     with pytest.raises(InputError, match="not finished"):
         analyze(tmp_path / "good", reference, tmp_path / "o", quiet=True)
     assert not (tmp_path / "o").exists()
-
-
-def test_a_weighted_reference_is_not_taken_for_an_unweighted_one(tmp_path, ala2, ala2_positions):
-    path = tmp_path / "weighted.h5"
-    options = {"temperature": 300.0, "resolution": "calpha", "weighted": True}
-    with create_dataset(path) as dataset, dataset.molecule("m", ala2, **options) as molecule:
-        molecule.append(np.repeat(ala2_positions[None], 40, 0), weights=np.ones(40))
-    with pytest.raises(InputError, match="has frame weights, which the comparison does not use yet"):
-        analyze(tmp_path / "none", path, tmp_path / "out", quiet=True)

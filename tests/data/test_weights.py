@@ -25,6 +25,33 @@ def test_weights_decide_the_optimal_map(all_atom, tmp_path, mapping):
         assert b.force_map_report["rms"] == pytest.approx(a.force_map_report["rms"], rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:the optimal force map is overfitted")  # 40 frames are few
+def test_files_count_by_their_weights_beside_each_other(all_atom, tmp_path, mapping):
+    """Two files weigh what their frames in one file would: in the force map as in what is stored, priors' source."""
+    x, f = all_atom
+    f = np.concatenate([f[:20], 3 * np.roll(f[20:], 1, axis=1)])  # a second half that asks for another map
+    weights = np.concatenate([np.linspace(1, 2, 20), np.linspace(20, 40, 20)])
+    for name, part in (("all", slice(None)), ("a", slice(20)), ("b", slice(20, None))):
+        np.savez(tmp_path / f"{name}.npz", positions=x[part], forces=f[part])
+        np.save(tmp_path / f"{name}.npy", weights[part])
+    options = mapping | {"force_map": "optimal", "constraints": "none", "length_unit": "nm", "ridge": 1e-3}
+    options |= {"force_unit": "kJ/mol/nm"}
+
+    def mapped(*names, weighted=True):
+        given = [tmp_path / f"{name}.npy" for name in names] if weighted else []
+        path = tmp_path / f"{'_'.join(names)}_{weighted}.h5"
+        with Dataset.open(
+            map_trajectory([tmp_path / f"{name}.npz" for name in names], path, weights=given, **options)
+        ) as dataset:
+            molecule = dataset.only_molecule()
+            return molecule.maps()[2], molecule.weights(), molecule.force_map_report["rms"]
+
+    together, apart = mapped("all"), mapped("a", "b")
+    for one, other in zip(together, apart, strict=True):
+        assert other == pytest.approx(one, rel=1e-5, abs=1e-7)
+    assert np.abs(apart[0] - mapped("a", "b", weighted=False)[0]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

@@ -1,7 +1,10 @@
 """Compiled models: their gate, their cache, whole steps, chunks, and machines without a compiler."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ase_cg.cli.main import app
+from ase_cg.dynamics.integrators import make_integrator
+from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.errors import InputError
 from ase_cg.inference import cache, compiled, export
 from ase_cg.inference.compiled import compile_model, model_hash
@@ -81,6 +86,31 @@ def test_whole_steps_and_chunks(monkeypatch):
     assert torch.allclose(alone, forces[4], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:no C")
+@pytest.mark.parametrize("name", ["langevin", "overdamped", "verlet"])
+def test_every_integrator_steps_as_it_does_alone(monkeypatch, name):
+    """Its numbers packed into one tensor, the step traced into a graph; in chunks, with a temperature each."""
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    monkeypatch.setattr(compiled, "MAX_CHUNK", 2)
+    model, frames = chain_model("painn", 5, priors=("bonds",))
+    made = model.compile(replicas=3)
+    kT = 0.02 * torch.arange(1, 4).double()[:, None, None]
+    integrator = make_integrator(name, 0.1, torch.full((5, 1), 50.0).double(), kT, 0.05 * torch.ones_like(kT))
+    x = torch.tensor(frames[:3])
+    inputs = (x, 0.01 * torch.randn_like(x), made.energy_and_forces(x)[1], torch.randn_like(x))
+    expected = integrator.advance(*inputs, made.energy_and_forces)
+    for found, one in zip(made.make_step(integrator)(*inputs), expected, strict=True):
+        assert torch.allclose(found, one, rtol=1e-12, atol=1e-14)
+    parameters = compiled.Parameters(integrator, 3, torch.device("cpu"))
+
+    def step(x, v, f, noise, numbers):
+        return parameters.restored(numbers, 2).advance(x, v, f, noise, made.chunk_function)
+
+    part = [tensor[:2] for tensor in inputs]
+    graph = export.traced(step, [*(tensor.clone() for tensor in part), parameters.packed(0, 2)])
+    assert torch.allclose(graph(*part, parameters.packed(0, 2))[0], expected[0][:2], rtol=1e-12, atol=1e-14)
+
+
 def test_a_machine_without_a_compiler_says_so_and_goes_on(monkeypatch):
     monkeypatch.setattr(compiled, "has_compiler", lambda: False)
     model, frames = chain_model("painn", 5)
@@ -138,11 +168,11 @@ def test_a_network_without_a_dense_form_is_traced_as_it_is():
 def compile_without_package(model, frames):
     from ase_cg.inference.dense import DenseModel
 
-    return DenseModel(model, model.only_topology(), 1, torch.float64, 1024)
+    return DenseModel(model, model.only_topology(), 1, torch.float64, 128)
 
 
 def test_the_gate_refuses_and_names_the_error(monkeypatch):
-    monkeypatch.setattr(compiled, "INTERVALS", (8,))
+    monkeypatch.setattr(compiled, "INTERVALS", (4,))
     model, frames = chain_model("schnet", 5)
     with pytest.raises(InputError, match=r"differ from the model's by .* above the gate of 1.0e-05"):
         model.compile(frames=frames[:2])
@@ -213,3 +243,79 @@ def test_the_cache_is_limited_and_cleared(tmp_path, monkeypatch):
     assert result.output.startswith("1 packages, 0.0 MB, deleted from")
     assert (tmp_path / "cache" / "kept.txt").exists()
     assert cache.cached_size() == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["langevin", "overdamped", "verlet"])
+def test_the_steps_of_all_integrators_divide_into_chunks(monkeypatch, name):
+    """Each replica at a temperature of its own; without the compiler, to be quick."""
+    monkeypatch.setattr(compiled, "MAX_CHUNK", 2)
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    model, frames = chain_model(None, 5, priors=("bonds",))
+    with pytest.warns(UserWarning, match="compiler"):
+        made = model.compile(replicas=5, quiet=True)
+    kT = torch.linspace(0.01, 0.03, 5, dtype=torch.float64)[:, None, None]
+    integrator = make_integrator(name, 0.2, torch.full((5, 1), 100.0).double(), kT, torch.full_like(kT, 0.01))
+    x, v = torch.tensor(frames[:5]), 0.01 * torch.randn(5, 5, 3).double()
+    noise, forces = torch.randn(5, 5, 3).double(), made.energy_and_forces(x)[1]
+    stepped = made.make_step(integrator, quiet=True)(x, v, forces, noise)
+    for found, expected in zip(stepped, integrator.advance(x, v, forces, noise, made.energy_and_forces), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_positions_of_another_kind_are_refused_not_read_as_others(monkeypatch):
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    model, frames = chain_model(None, 5, priors=("bonds",))
+    with pytest.warns(UserWarning, match="compiler"):
+        made = model.compile(replicas=3, quiet=True)
+    x = torch.tensor(frames[:3])
+    for wrong in (x[:2], x[:, :4], x.float(), x.numpy().astype("f4"), torch.cat([x, x])):
+        with pytest.raises(InputError, match=r"double-precision tensor of shape \(3, 5, 3\)"):
+            made.energy_and_forces(wrong)
+    with pytest.raises(InputError, match="compiled for 3 replicas and there are 2"):
+        ReplicaSimulation(model, frames[:2], compiled=made, time_step=0.2, friction=0.01)
+
+
+def test_one_process_compiles_and_others_wait_and_damaged_packages_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
+    written = []
+
+    def write(function, examples, path):
+        written.append(path)
+        time.sleep(0.3)
+        path.write_text("package")
+
+    def read(path):
+        if path.read_text() != "package":
+            raise RuntimeError("Failed to initialize zip archive")
+        return path
+
+    monkeypatch.setattr(compiled, "write_package", write)
+    monkeypatch.setattr(compiled, "read_package", read)
+
+    def compile_one(_=None):
+        return compiled._compiled(abs, [], torch.device("cpu"), {"model": "m", "dtype": "d"}, "it", quiet=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = set(pool.map(compile_one, range(3)))
+    assert len(written) == len(found) == 1
+    package = found.pop()
+    package.write_text("pack")
+    assert compile_one().read_text() == "package"
+    assert len(written) == 2
+    assert cache.cached_size()[0] == 1
+    assert [path.suffix for path in sorted(package.parent.iterdir())] == [".json", ".pt2"]
+
+
+def test_a_folder_of_others_is_left_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    with pytest.raises(InputError, match="can be written by others"):
+        cache.make_folder(tmp_path / "shared")
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o777
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        cache.make_folder(tmp_path / "file" / "cache")
+    monkeypatch.setenv("ASE_CG_CACHE", "here")
+    assert cache.cache_folder() == Path.cwd() / "here"
+    monkeypatch.setenv("ASE_CG_CACHE", "~/here")
+    assert cache.cache_folder() == Path.home() / "here"

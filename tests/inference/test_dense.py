@@ -46,13 +46,13 @@ def test_a_dense_network_is_the_network(name, hyper):
     energy, forces = exact(model, frames[:3])
     x = torch.tensor(frames[:3])
     errors = []
-    for intervals in (2048, 8192):
+    for intervals in (64, 256):
         found, dense_forces = DenseModel(model, model.only_topology(), 3, torch.float64, intervals).energy_and_forces(x)
         errors.append(relative(dense_forces, forces))
-        assert torch.allclose(found, energy, rtol=0, atol=1e-6 * float(forces.abs().max()))
-    # Slopes of a cubic are exact to third order: four times the intervals, a sixty-fourth of the error.
-    assert errors[0] < 1e-6
-    assert errors[1] < errors[0] / 30
+        assert torch.allclose(found, energy, rtol=0, atol=1e-4 * float(forces.abs().max()))
+    # Slopes of a quintic are exact to fifth order: four times the intervals, a thousandth of the error.
+    assert errors[0] < 1e-4
+    assert errors[1] < max(errors[0] / 300, 1e-10)
 
 
 @pytest.mark.parametrize("folded", [True, False])
@@ -62,7 +62,7 @@ def test_tables_by_type_change_nothing(monkeypatch, name, folded):
     for module in ("dense_schnet", "dense_mace"):
         monkeypatch.setattr(f"ase_cg.inference.{module}.MAX_NUMBERS", limit)
     model, frames = chain_model(name, 7, priors=())
-    dense = DenseModel(model, model.only_topology(), 2, torch.float64, 4096)
+    dense = DenseModel(model, model.only_topology(), 2, torch.float64, 512)
     _, forces = dense.energy_and_forces(torch.tensor(frames[:2]))
     assert relative(forces, exact(model, frames[:2])[1]) < 1e-7
 
@@ -86,14 +86,14 @@ def test_single_precision_loses_no_more_than_the_model_does(name):
     single = prepared_copy(model, torch.device("cpu"), "float32")
     centred = (x - x.mean(1, keepdim=True)).float().reshape(-1, 3)
     _, eager = energy_and_forces(single, single.graph(model.only_topology(), 4)._replace(positions=centred))
-    _, dense = DenseModel(model, model.only_topology(), 4, torch.float32, 2048).energy_and_forces(x)
+    _, dense = DenseModel(model, model.only_topology(), 4, torch.float32, 256).energy_and_forces(x)
     assert relative(dense, forces) < 3 * relative(eager.double().reshape(x.shape), forces) + 1e-7
 
 
 def test_far_from_the_origin_and_in_other_replicas_nothing_changes():
     model, frames = chain_model("painn", 6)
     x = torch.tensor(frames[:3])
-    dense = DenseModel(model, model.only_topology(), 3, torch.float32, 1024)
+    dense = DenseModel(model, model.only_topology(), 3, torch.float32, 128)
     _, forces = dense.energy_and_forces(x)
     _, moved = dense.energy_and_forces(x + 1e4)
     assert relative(moved, forces) < 1e-6
@@ -109,7 +109,7 @@ def test_beads_on_one_spot_and_beyond_the_cutoff_have_finite_forces():
         model, frames = chain_model(name, 6, priors=())
         x = torch.tensor(frames[:1])
         x[0, 5] = x[0, 0]
-        dense = DenseModel(model, model.only_topology(), 1, torch.float64, 1024)
+        dense = DenseModel(model, model.only_topology(), 1, torch.float64, 128)
         assert bool(torch.isfinite(dense.energy_and_forces(x)[1]).all())
         spread = torch.tensor(100.0 * np.arange(18.0).reshape(1, 6, 3))
         assert float(dense.energy_and_forces(spread)[1].abs().max()) == 0.0
@@ -120,7 +120,7 @@ def test_a_convolution_and_its_derivatives():
     torch.manual_seed(0)
     functions = [lambda d: ((1 - d / 6.0).clamp_min(0) ** 4)[:, None] * torch.tensor([1.0, -2.0, 0.5]).double()]
     functions.append(lambda d: ((1 - d / 6.0).clamp_min(0) ** 3 * torch.sin(d))[:, None] * torch.ones(3).double())
-    table = RadialTable(functions, 6.0, 4096)
+    table = RadialTable(functions, 6.0, 512)
     products = (Product(0, 0, None, 0), Product(1, 1, 0, 1, 0.5), Product(1, 0, 1, 0, -2.0))
     convolution = Convolution(table, products)
     pairs = find_pairs(2 * torch.randn(2, 4, 3).double(), FAR * torch.eye(4).double())
@@ -156,8 +156,8 @@ def test_a_table_is_continuous_with_its_slope_and_ends_at_the_cutoff():
     assert float(table.slopes(beyond, 0).abs().max()) == 0.0
     d = torch.linspace(5 / 16, 4.99, 501).double()  # nearer to zero, functions may be 0/0 and are taken a little off
     error = table.values(table.find(d[None, None]), 0)[0, 0, :, 0] - (torch.cos(d * torch.pi / 5) + 1)
-    # h⁴/384 · max|f⁗|
-    assert float(error.abs().max()) < 1.05 * (5 / 16) ** 4 / 384 * (torch.pi / 5) ** 4
+    # h⁶/46080 · max|f⁽⁶⁾|
+    assert float(error.abs().max()) < 1.05 * (5 / 16) ** 6 / 46080 * (torch.pi / 5) ** 6
 
 
 def test_tanh_and_its_derivative():

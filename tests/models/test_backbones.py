@@ -125,6 +125,12 @@ def test_a_wrong_hyper_parameter_is_named(name, settings, sentence):
         make_backbone(name, 2, settings)
 
 
+@pytest.mark.parametrize("value", [True, False, "near", -1.0, 15.0, float("nan")])
+def test_a_lower_cutoff_of_schnet_that_is_no_distance_below_the_cutoff_is_named(value):
+    with pytest.raises(InputError, match=f"cutoff_lower must lie between 0 and the cutoff, not {value!r}"):
+        make_backbone("schnet", 2, {"cutoff_lower": value})
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

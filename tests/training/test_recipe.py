@@ -1,12 +1,15 @@
 """Recipes: every wrong key or value is named, with the nearest right one."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from ase_cg import Recipe
+from ase_cg.dynamics.integrators import IntegratorName
 from ase_cg.errors import InputError
+from ase_cg.training.recipe import SimulationSection
 from tests.conftest import ROOT
 
 GOOD = {"name": "x", "data": {"dataset": "d.h5"}, "labels": "noise", "noise_std": 0.05}
@@ -63,6 +66,13 @@ def test_a_backbone_is_a_name_or_a_name_with_hyper_parameters(tmp_path):
         ({"simulation": {"time_step": 2}}, "is not a time with its unit, such as '2 fs'"),
         ({"simulation": {"duration": "20 pss"}}, "did you mean 'ps'"),
         ({"simulation": {"friction": "1 ps"}}, "unknown rate unit"),
+        ({"simulation": {"integrator": "overdampd"}}, "did you mean 'overdamped'"),
+        ({"simulation": {"integrator": "verlet"}}, "simulation.integrator cannot be 'verlet'"),
+        ({"simulation": {"temperature": "warm"}}, "simulation.temperature cannot be 'warm': it must be a positive"),
+        ({"simulation": {"temperature": [300, -1]}}, "it must be a positive temperature in K, or a list of them"),
+        ({"simulation": {"minimize": "perhaps"}}, "simulation.minimize cannot be 'perhaps'"),
+        ({"simulation": {"exchange_interval": "1"}}, r"simulation.exchange_interval cannot be '1': '1' is not a time"),
+        ({"simulation": {"checkpoint_interval": "3 fs"}}, "checkpoint_interval .* no whole multiple of time_step"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, change, message):
@@ -70,6 +80,11 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
         _read(tmp_path, GOOD | change)
     assert "\n" not in str(error.value)
     assert "r.yaml" in str(error.value)
+
+
+def test_integrators_of_a_recipe_are_those_of_simulations():
+    kinds = get_args(SimulationSection.model_fields["integrator"].annotation)
+    assert set(kinds) < set(get_args(IntegratorName))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [1\n", "just words"])

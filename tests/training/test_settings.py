@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from ase_cg import CGModel, InputError, Recipe, train
+from ase_cg.analysis.describe import describe
+from ase_cg.cli.show_info import show_info
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import subset_frames
 from ase_cg.files import read_record
 from ase_cg.settings import validated
+from ase_cg.training import trainer
 from ase_cg.training.data import read_training_data
 from ase_cg.training.provenance import describe_frames
 from ase_cg.training.schedule import schedules
@@ -160,6 +163,42 @@ def test_several_seeds_and_noise_levels_are_trained_compared_and_kept(dataset_fi
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     train(recipe, folder, quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_info_shows_the_progress_of_each_network_and_the_choice(dataset_file, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "t"
+    recipe = _recipe(dataset_file, training={"epochs": 2, "seeds": [3, 1]})
+
+    def stop(*arguments, **options):
+        if arguments[0].training.seeds == [1]:
+            raise KeyboardInterrupt
+        return train_one(*arguments, **options)
+
+    train_one = trainer._train_one
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_train_one", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, folder, quiet=True)
+    described = describe(folder)
+    assert not described["finished"]
+    assert {name: network["epochs_done"] for name, network in described["networks"].items()} == {
+        "seed_3": 2,
+        "seed_1": 0,
+    }
+    show_info(described)
+    first, one, other = capsys.readouterr().out.splitlines()
+    assert first == "training test, not finished: 1 of 2 networks, labels atomistic"
+    assert one.startswith("  seed_3, finished: 2 of 2 epochs, validation_loss ")
+    assert other == "  seed_1, not finished: 0 of 2 epochs"
+
+    train(recipe, folder, quiet=True)
+    show_info(describe(folder))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training test, finished: 2 of 2 networks, labels atomistic"
+    assert lines[2].startswith("  seed_1, finished: 2 of 2 epochs")
+    chosen = read_record(folder / "trainings.json")["chosen"]
+    assert lines[3].startswith(f"  chosen: {chosen} (lowest validation loss")
+    assert len(lines) == 4
 
 
 @pytest.mark.filterwarnings("ignore:the prior")  # few frames have few samples

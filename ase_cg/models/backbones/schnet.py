@@ -98,7 +98,8 @@ class SchNet(Backbone):
             "head": layer_widths("schnet", "head", head),
             "trainable_basis": bool(trainable_basis),
         }
-        if not isinstance(cutoff_lower, int | float) or not 0 <= cutoff_lower < cutoff:
+        number = isinstance(cutoff_lower, int | float) and not isinstance(cutoff_lower, bool)
+        if not number or not 0 <= cutoff_lower < cutoff:
             raise InputError(f"schnet: cutoff_lower must lie between 0 and the cutoff, not {cutoff_lower!r}")
         super().__init__(cutoff, given | ({"cutoff_lower": cutoff_lower} if cutoff_lower else {}))
         self.cutoff_lower = float(cutoff_lower)

@@ -1,0 +1,313 @@
+"""Comparisons of several models: known answers, weights, what is left out and said."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from ase_cg import InputError
+from ase_cg.analysis import analyze, pareto_front
+from ase_cg.analysis.convergence import convergence, relaxation_time, split_r_hat, statistical_inefficiency
+from ase_cg.analysis.metrics import wasserstein_distances
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.dataset_writer import create_dataset
+from ase_cg.dynamics.trajectory import write_trajectory
+
+N = 6
+CHAIN = BeadTopology(
+    ("ALA",) * N, ("ALA",) * N, tuple(range(1, N + 1)), (0,) * N, (12.0,) * N, tuple((i, i + 1) for i in range(N - 1))
+)
+STAY = (0.98, 0.94)  # of the open and the closed state; three frames of four are open in equilibrium
+
+
+def frames_of(states, rng, noise=0.1):
+    """Chains that are open (0) or closed (1), shaken."""
+    turn = np.where(states == 0, 0.35, 1.0)[:, None] * np.arange(N)
+    steps = 3.8 * np.stack([np.cos(turn), np.sin(turn), np.full(turn.shape, 0.3)], -1)
+    return (np.cumsum(steps, 1) + noise * rng.standard_normal((len(states), N, 3))).astype(np.float32)
+
+
+def states_of(rng, length, start=None):
+    """A trajectory of the two states."""
+    draws, state = rng.random(length), int(rng.random() > 0.75) if start is None else start
+    path = np.empty(length, dtype=np.int64)
+    for frame in range(length):
+        path[frame] = state
+        state = state if draws[frame] < STAY[state] else 1 - state
+    return path
+
+
+def write_dataset(path, trajectories, weights=None, topology=CHAIN):
+    options = {"temperature": 300.0, "resolution": "calpha", "weighted": weights is not None}
+    with create_dataset(path) as dataset, dataset.molecule("m", topology, **options) as molecule:
+        for number, x in enumerate(trajectories):
+            molecule.next_trajectory()
+            molecule.append(x, weights=None if weights is None else weights[number])
+    return path
+
+
+def write_simulation(folder, trajectories, topology=CHAIN, **record):
+    folder.mkdir()
+    for replica, x in enumerate(trajectories):
+        write_trajectory(folder / f"replica_{replica:03d}.h5", x, 0.5 * np.arange(len(x)), topology)
+    record = {"replicas": len(trajectories), "temperature": 300.0} | record
+    (folder / "simulation.json").write_text(json.dumps(record))
+    return folder
+
+
+def sample(seed, count, length, noise=0.1):
+    rng = np.random.default_rng(seed)
+    return [frames_of(states_of(rng, length), rng, noise) for _ in range(count)]
+
+
+OPTIONS = {"bins": 12, "discard": 0.0, "lag": 2, "clusters": 20, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("comparison")
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return write_dataset(folder / "reference.h5", sample(0, 40, 300))
+
+
+@pytest.fixture(scope="module")
+def simulation(folder):
+    return write_simulation(folder / "good", sample(1, 12, 400))
+
+
+@pytest.fixture(scope="module")
+def native(folder):
+    """The closed state, as a PDB."""
+    import mdtraj
+
+    path = folder / "native.pdb"
+    closed = frames_of(np.ones(1, dtype=int), np.random.default_rng(0), 0.0)
+    mdtraj.Trajectory(closed / 10, CHAIN.to_mdtraj()).save(str(path))
+    return path
+
+
+def test_a_distribution_against_itself_is_zero(reference):
+    found = analyze(reference, reference, **OPTIONS)
+    for name, figure in found.rows["model"].items():
+        assert figure["value"] == 0, name
+    assert all(value == 0 for kind in found.features["model"].values() for value in kind["value"])
+
+
+def test_a_resampled_copy_is_at_the_floor(folder, reference):
+    """Halves differ by variances 2/n + 2/n, a bootstrap copy of all n and its original by 1/n: half the distance."""
+    rng = np.random.default_rng(3)
+    trajectories = sample(0, 40, 300)
+    errors = []
+    for number in range(6):
+        drawn = [trajectories[i] for i in rng.integers(0, 40, 40)]
+        path = write_dataset(folder / f"copy{number}.h5", drawn)
+        found = analyze(path, reference, **OPTIONS)
+        errors.append(found.rows["model"]["pmf_error_kT"]["value"])
+    assert 2 * np.mean(errors) == pytest.approx(found.rows["floor"]["pmf_error_kT"]["value"], rel=0.3)
+
+
+def test_kinetics_of_model_and_reference_agree_with_what_made_them(reference, simulation, native):
+    found = analyze(simulation, reference, native=native, **OPTIONS)
+    exact = -1 / np.log(sum(STAY) - 1)
+    for name in ("reference", "model"):
+        kinetics = found.kinetics[name]
+        assert abs(kinetics.timescales[0] - exact) < 4 * kinetics.timescale_errors[0]
+        assert kinetics.timescale_errors[0] < 0.3 * exact
+        assert abs(kinetics.populations[0] - 0.75) < 4 * kinetics.population_errors[0]
+        assert kinetics.free_energy == pytest.approx(np.log(3), abs=4 * kinetics.free_energy_error)
+        assert kinetics.implied.largest_deviation < 0.08
+    assert found.space.native == 1  # the closed state is the rarer one
+    data = found.to_dict()["kinetics"]["model"]
+    assert data["frame_interval_ps"] == 0.5
+    assert data["folding_free_energy_kcal_per_mol"] == pytest.approx(0.596 * data["folding_free_energy_kT"], rel=1e-3)
+    rmsd = np.concatenate(found.reference.series["rmsd"])
+    assert np.mean(rmsd < 1.0) == pytest.approx(0.25, abs=0.06)
+
+
+def biased(folder, name, weights=False):
+    """A reference that is closed in three frames of four instead of one, and the weights that undo it."""
+    rng = np.random.default_rng(5)
+    states = [(rng.random(200) < 0.75).astype(int) for _ in range(20)]
+    w = [np.where(s == 0, 3.0, 1 / 3) for s in states] if weights else None
+    return write_dataset(folder / name, [frames_of(s, rng) for s in states], w)
+
+
+def test_frame_weights_of_the_reference_undo_its_bias(folder, simulation):
+    plain = analyze(simulation, biased(folder, "biased.h5"), **OPTIONS)
+    weighted = analyze(simulation, biased(folder, "weighted.h5", weights=True), **OPTIONS)
+    figures = ("jensen_shannon_nats", "radius_of_gyration_wasserstein_A", "angle_wasserstein_rad")
+    for figure in figures:
+        assert weighted.rows["model"][figure]["value"] < 0.2 * plain.rows["model"][figure]["value"]
+    assert weighted.reference.convergence.effective_samples < 0.8 * plain.reference.convergence.effective_samples
+    assert any("its frames are weighted" in note for note in weighted.notes)
+
+
+def test_markov_weights_undo_starts_that_are_out_of_equilibrium(folder, simulation):
+    rng = np.random.default_rng(7)
+    short = [frames_of(states_of(rng, 25, start=1), rng) for _ in range(500)]
+    path = write_dataset(folder / "short.h5", short)
+    plain, weighted = (analyze(simulation, path, **OPTIONS | {"reweight": how}) for how in ("none", "reference"))
+    assert plain.reference.weights is None
+    for figure in ("jensen_shannon_nats", "radius_of_gyration_wasserstein_A"):
+        assert weighted.rows["model"][figure]["value"] < 0.3 * plain.rows["model"][figure]["value"]
+    assert weighted.model.weights is None
+
+
+def test_several_models_in_one_table_with_their_pareto_front(folder, reference, simulation):
+    blurred = write_simulation(folder / "blurred", sample(2, 12, 400, noise=0.3))
+    rng = np.random.default_rng(4)
+    closed = [frames_of(np.ones(400, dtype=int), rng) for _ in range(12)]
+    stuck = write_simulation(folder / "stuck", closed)
+    found = analyze({"good": simulation, "blurred": blurred, "stuck": stuck}, reference, **OPTIONS)
+    assert list(found.rows) == ["good", "blurred", "stuck", "floor"]
+    assert found.pareto[0] == "good"
+    assert "blurred" not in found.pareto
+    assert list(analyze([simulation, blurred], reference, **OPTIONS).models) == ["good", "blurred"]
+    with pytest.raises(InputError, match="two simulations are called 'good'"):
+        analyze([simulation, simulation], reference, **OPTIONS)
+    with pytest.raises(InputError, match="cannot be called 'floor'"):
+        analyze({"floor": simulation}, reference, **OPTIONS)
+
+
+def test_pareto_front_by_hand():
+    points = {"a": (1.0, 5.0), "b": (2.0, 2.0), "c": (3.0, 3.0), "d": (4.0, 1.0), "e": (2.0, 2.0)}
+    rows = {k: {"pmf_error_kT": {"value": x}, "bond_wasserstein_A": {"value": y}} for k, (x, y) in points.items()}
+    rows["f"] = {"pmf_error_kT": {"value": None}, "bond_wasserstein_A": {"value": 0.0}}
+    assert pareto_front(rows) == ["a", "b", "e", "d"]
+
+
+def test_wasserstein_distance_on_a_circle():
+    """A peak that crosses the cut is near, not far."""
+    p, q = np.zeros((2, 360))
+    p[[359, 0]] = 0.5
+    q[[1, 2]] = 0.5
+    assert wasserstein_distances(p, q, 1.0) > 100
+    assert wasserstein_distances(p, q, 1.0, periodic=True) == pytest.approx(2)
+
+
+def test_independent_frames_of_a_process_of_known_correlation():
+    """x(t + 1) = 0.9 x(t) + noise: one frame in (1 + 0.9)/(1 − 0.9) = 19 is independent."""
+    rng = np.random.default_rng(1)
+    series = [lfilter([1], [1, -0.9], rng.standard_normal(8000))[100:] for _ in range(20)]
+    assert statistical_inefficiency(series) == pytest.approx(19, rel=0.15)
+    assert relaxation_time(series) == pytest.approx(9.5, rel=0.15)  # ½ + 0.9/(1 − 0.9)
+    assert statistical_inefficiency([rng.standard_normal(5000)]) == pytest.approx(1, abs=0.3)
+    assert split_r_hat(series) == pytest.approx(1, abs=0.02)
+    apart = [x + 3 * number for number, x in enumerate(series)]
+    assert split_r_hat(apart) > 2
+    judged = convergence(apart)
+    assert not judged.converged
+    assert judged.effective_samples < 40
+    assert split_r_hat([np.zeros(1)]) is None
+
+
+# Bad input: the rest is analyzed, and it is said what was left out.
+
+
+def said(found, *words):
+    return any(all(word in note for word in words) for note in found.notes)
+
+
+def test_an_exploded_replica_is_left_out(folder, reference):
+    trajectories = sample(1, 12, 200)
+    trajectories[3] = trajectories[3].copy()
+    trajectories[3][150:] *= 50
+    trajectories[5] = trajectories[5].copy()
+    trajectories[5][20, 2] = np.nan
+    failed = [{"replica": 7, "step": 90, "reason": "bead 2 exploded"}]
+    path = write_simulation(folder / "exploded", trajectories, failures=failed)
+    found = analyze(path, reference, **OPTIONS)
+    assert found.model.frames == 9 * 200
+    assert said(found, "model: trajectory 3 exploded", "at frame 150", "left out")
+    assert said(found, "model: trajectory 5 holds positions that are no numbers from frame 20 on")
+    assert said(found, "model: replica 7 failed at step 90: bead 2 exploded")
+    whole = write_simulation(folder / "whole", [x for n, x in enumerate(trajectories) if n not in {3, 5, 7}])
+    assert found.rows["model"] == analyze(whole, reference, **OPTIONS).rows["model"]
+    torn = write_simulation(folder / "torn", [50 * x for x in trajectories[:2]])
+    with pytest.raises(InputError, match="torn holds no sound trajectory: trajectory 0 exploded"):
+        analyze(torn, reference, **OPTIONS)
+    both = analyze({"torn": torn, "whole": whole}, reference, **OPTIONS)
+    assert list(both.models) == ["whole"]
+    assert said(both, "torn is left out")
+
+
+def test_other_beads_are_named_and_of_several_models_only_that_one_is_left_out(folder, reference, simulation):
+    other = BeadTopology(
+        ("ALA",) * 5 + ("GLY",),
+        ("ALA",) * 5 + ("GLY",),
+        *(getattr(CHAIN, k) for k in ("residue_numbers", "chains", "masses", "bonds")),
+    )
+    path = write_simulation(folder / "other", sample(1, 3, 50), other)
+    with pytest.raises(InputError, match=r"other has GLY:CA as bead 5 \(counted from 0\), the reference has ALA:CA"):
+        analyze(path, reference, **OPTIONS)
+    found = analyze({"other": path, "good": simulation}, reference, **OPTIONS)
+    assert list(found.models) == ["good"]
+    assert said(found, "other is left out", "GLY:CA")
+
+
+def test_trajectories_shorter_than_the_lag_have_no_markov_model_and_the_rest_is_there(folder, reference, simulation):
+    path = write_simulation(folder / "brief", sample(1, 30, 40))
+    found = analyze(path, reference, **OPTIONS | {"model_lag": 60})
+    assert said(found, "model has no Markov model", "shorter than the lag of 60 frames (the longest has 40)")
+    assert found.rows["model"]["pmf_error_kT"]["value"] > 0
+    assert set(found.kinetics) == {"reference"}
+    found = analyze(simulation, reference, **OPTIONS | {"lag": 300})
+    assert said(found, "not analyzed as a time series", "shorter than the lag of 300 frames (the longest has 300)")
+    assert found.main == "pca"
+    assert found.kinetics == {}
+
+
+def test_frames_that_are_no_time_series_are_found_out(folder, simulation):
+    rng = np.random.default_rng(9)
+    mixed = np.concatenate(sample(0, 10, 300))
+    path = write_dataset(folder / "mixed.h5", [rng.permutation(mixed)])
+    found = analyze(simulation, path, **OPTIONS)
+    assert said(found, "not analyzed as a time series", "as good as independent")
+    assert found.main == "pca"
+
+
+def test_disconnected_states_are_said(folder, reference):
+    rng = np.random.default_rng(2)
+    stuck = [frames_of(np.full(200, number % 2), rng) for number in range(10)]
+    found = analyze(write_simulation(folder / "apart", stuck), reference, **OPTIONS)
+    assert said(found, "model: cluster", "not connected by transitions both ways", "macrostate")
+    assert said(found, "model is not converged", "halves of trajectories differ")
+
+
+def test_too_few_frames_for_the_grid_and_no_native_structure_are_said(reference, simulation):
+    found = analyze(simulation, reference, **OPTIONS | {"bins": 200})
+    assert said(found, "too few frames for the grid of 200 × 200", "--bins")
+    assert said(found, "no native structure was given")
+    assert "rmsd" not in found.reference.series
+    assert found.kinetics["model"].free_energy is None
+
+
+def test_empty_runs_and_wrong_settings_are_one_sentence(folder, reference, simulation):
+    empty = write_simulation(folder / "empty", [np.empty((0, N, 3), dtype=np.float32)] * 2)
+    with pytest.raises(InputError, match="holds no frames to analyze: trajectory 0 has no frames"):
+        analyze(empty, reference, **OPTIONS)
+    partly = write_simulation(folder / "partly", [*sample(1, 9, 100), np.empty((0, N, 3), dtype=np.float32)])
+    assert said(analyze(partly, reference, **OPTIONS), "model: trajectory 9 has no frames")
+    for change, message in (
+        ({"lag": -1}, "lag must be at least 0"),
+        ({"model_lag": 0}, "model_lag must be at least 1 frame"),
+        ({"clusters": 1}, "n_clusters must be at least 2"),
+        ({"macrostates": 50}, "50 macrostates need at least as many clusters"),
+        ({"reweight": "al"}, "reweight is one of none, reference, all"),
+        ({"native": folder / "none.pdb"}, r"none\.pdb does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            analyze(simulation, reference, **OPTIONS | change)
+    with pytest.raises(InputError, match="holds no simulation"):
+        analyze(simulation, reference, prior_simulation=folder / "nowhere", **OPTIONS)
+    trained = write_simulation(folder / "trained", sample(1, 2, 30), prior_only=False)
+    with pytest.raises(InputError, match="was simulated with the network"):
+        analyze(simulation, reference, prior_simulation=trained, **OPTIONS)
+    with pytest.raises(InputError, match="is a simulation; give a dataset"):
+        analyze(simulation, simulation, **OPTIONS)
+    with pytest.raises(InputError, match="no simulation was given"):
+        analyze([], reference, **OPTIONS)
