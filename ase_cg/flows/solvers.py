@@ -1,6 +1,8 @@
 """Solvers of ordinary differential equations: fixed steps of RK4 here, adaptive ones from torchdiffeq."""
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ def rk4(slope: Slope, state: State, times: Sequence[float]) -> State:
     times : sequence of float
         Falling times go backwards.
     """
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in pairwise(times):
         step = end - start
         first = slope(_time(start, state), state)
         second = slope(_time(start + step / 2, state), _moved(state, first, step / 2))
@@ -69,6 +71,34 @@ def gauss_nodes(n_nodes: int) -> tuple[list[float], list[float]]:
 def divided(start: float, end: float, n_steps: int) -> list[float]:
     """Return the n + 1 times of n equal steps."""
     return [start + (end - start) * step / n_steps for step in range(n_steps)] + [end]
+
+
+class Clock:
+    """Flow times in small steps where the path is narrow: t(u) = 1 − w sinh((1 − u) asinh(1/w)), from 0 to 1.
+
+    A field that takes noise of variance Σ² away, of which a share w² stays, changes with (1 − t)² + w²: it is smooth in
+    the complex plane up to t = 1 ± iw, and in u far beyond. Fewer steps, and fewer nodes of a quadrature, do then.
+
+    Parameters
+    ----------
+    width : float
+        w, above 0; large ones give equal steps.
+    """
+
+    def __init__(self, width: float) -> None:
+        self._width, self._rate = width, math.asinh(1 / width)
+
+    def times(self, start: float, end: float, n_steps: int) -> list[float]:
+        """Return the n + 1 times of steps that are equal in u, between two values of u."""
+        return [self.time(u) for u in divided(start, end, n_steps)]
+
+    def time(self, u: float) -> float:
+        """Return t(u)."""
+        return 1 - self._width * math.sinh((1 - u) * self._rate)
+
+    def speed(self, u: float) -> float:
+        """Return dt/du."""
+        return self._width * self._rate * math.cosh((1 - u) * self._rate)
 
 
 def _time(value: float, state: State) -> Tensor:
