@@ -1,13 +1,13 @@
 """Continuous normalizing flow as a kernel k(y | z): samples, their likelihood, and its gradient."""
 
 import math
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ase_cg.errors import InputError
-from ase_cg.flows.field import VectorField, centered, normal_probes
+from ase_cg.flows.base import ConditionalFlow, Scored
+from ase_cg.flows.field import Normal, VectorField, centered, drawn_by, normal_probes
 from ase_cg.flows.solvers import Clock, State, adaptive, gauss_nodes, rk4
 
 SOLVERS = ("rk4", "dopri5", "dopri8")
@@ -17,25 +17,7 @@ STEPS = 1  # of RK4 between neighbouring nodes
 NODES = 5  # where the divergence is evaluated
 
 
-class Scored(NamedTuple):
-    """Samples of a kernel with what is known of them.
-
-    Attributes
-    ----------
-    x : Tensor, shape (B, N, 3)
-        In Å, mean-free.
-    log_prob : Tensor, shape (B,)
-        ln k(x | z), a density in the mean-free subspace, per Å to the power of its dimension.
-    score : Tensor, shape (B, N, 3)
-        ∇ₓ ln k(x | z) per Å, with the gradient of the log-determinant.
-    """
-
-    x: Tensor
-    log_prob: Tensor
-    score: Tensor
-
-
-class ContinuousFlow(nn.Module):
+class ContinuousFlow(ConditionalFlow):
     """x = F(z₀), z₀ = z + σ_p η: the end of dx/dt = v(t, x), begun at the conditioning z with noise added.
 
     With X_t = F_t(z₀) and its density p_t, along a path d ln p_t/dt = −div v, and the score s = ∇ ln p_t follows
@@ -97,9 +79,14 @@ class ContinuousFlow(nn.Module):
         self.steps, self.nodes, self.solver, self.tolerance, self.n_probes = steps, nodes, solver, tolerance, n_probes
         self.clock = Clock(path_std / math.hypot(noise_std, prior_std))
 
-    def begin(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def settings(self) -> dict[str, int | float | str | None]:
+        """Return the arguments, besides the field, that make the same flow."""
+        names = ("noise_std", "prior_std", "path_std", "steps", "nodes", "solver", "tolerance", "n_probes")
+        return {name: getattr(self, name) for name in names}
+
+    def begin(self, z: Tensor, normal: Normal | None = None) -> Tensor:
         """Draw the start of the flow, z + σ_p η with mean-free noise, from conditionings (B, N, 3) in Å."""
-        noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
+        noise = (normal or drawn_by())(z)
         return centered(z) + self.prior_std * centered(noise)
 
     def push(self, start: Tensor, types: Tensor) -> Tensor:
@@ -110,28 +97,21 @@ class ContinuousFlow(nn.Module):
         """Return the start F⁻¹(x) of paths from their end, both (B, N, 3)."""
         return self._path(end, types, 1.0, 0.0)
 
-    def sample(self, z: Tensor, types: Tensor, generator: torch.Generator | None = None) -> Scored:
-        """Draw one sample for each conditioning, with its likelihood and score.
+    def draw(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Tensor:
+        """Draw one sample for each conditioning; see :meth:`ConditionalFlow.draw`."""
+        return self.push(self.begin(z, normal), types)
 
-        Parameters
-        ----------
-        z : Tensor, shape (B, N, 3)
-            In Å; the mean over beads does not matter.
-        types : Tensor of int64, shape (N,)
-        generator : torch.Generator, optional
-            Of the start, and of probes.
-        """
-        return self.push_with_score(self.begin(z, generator), z, types, generator)
+    def sample(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
+        """Draw one sample for each conditioning, with its likelihood and score; see :meth:`ConditionalFlow.sample`."""
+        return self.push_with_score(self.begin(z, normal), z, types, normal)
 
-    def log_prob(self, x: Tensor, z: Tensor, types: Tensor, generator: torch.Generator | None = None) -> Scored:
+    def log_prob(self, x: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Return positions (mean-free) with their likelihood and score, given conditionings; all (B, N, 3) in Å."""
         end = centered(x)
-        found = self.push_with_score(self.pull(end, types), z, types, generator)
+        found = self.push_with_score(self.pull(end, types), z, types, normal)
         return found._replace(x=end)
 
-    def push_with_score(
-        self, start: Tensor, z: Tensor, types: Tensor, generator: torch.Generator | None = None
-    ) -> Scored:
+    def push_with_score(self, start: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Follow paths from their start, given the conditionings, with likelihood and score; see the class."""
         away = start.detach() - centered(z)
         dimension = 3 * (start.shape[1] - 1)
@@ -139,7 +119,7 @@ class ContinuousFlow(nn.Module):
         log_prob = -0.5 * (away.square().sum((1, 2)) / spread + dimension * math.log(2 * math.pi * spread))
         state = (start.detach(), log_prob, -away / spread)
         follow = self._by_quadrature if self.solver == "rk4" else self._by_tolerance
-        return Scored(*follow(state, types, generator))
+        return Scored(*follow(state, types, normal))
 
     def _path(self, at: Tensor, types: Tensor, start: float, end: float) -> Tensor:
         def slope(time: Tensor, state: State) -> State:
@@ -150,7 +130,7 @@ class ContinuousFlow(nn.Module):
                 return adaptive(slope, (at,), start, end, tolerance=self.tolerance, method=self.solver)[0]
             return rk4(slope, (at,), self.clock.times(start, end, self.steps * (self.nodes + 1)))[0]
 
-    def _by_quadrature(self, state: State, types: Tensor, generator: torch.Generator | None) -> State:
+    def _by_quadrature(self, state: State, types: Tensor, normal: Normal | None) -> State:
         def slope(time: Tensor, state: State) -> State:
             with torch.enable_grad():
                 x = state[0].detach().requires_grad_()
@@ -164,15 +144,15 @@ class ContinuousFlow(nn.Module):
         for node, weight in zip(nodes, weights, strict=True):
             x, score = rk4(slope, (x, score), self.clock.times(last, node, self.steps))
             time = torch.tensor(self.clock.time(node), dtype=x.dtype, device=x.device)
-            divergence, gradient = self._divergence(time, x, types, self._probes(x, generator))[1:]
+            divergence, gradient = self._divergence(time, x, types, self._probes(x, normal))[1:]
             share = weight * self.clock.speed(node)
             log_prob, score = log_prob - share * divergence, score - share * gradient
             last = node
         x, score = rk4(slope, (x, score), self.clock.times(last, 1.0, self.steps))
         return x, log_prob, score
 
-    def _by_tolerance(self, state: State, types: Tensor, generator: torch.Generator | None) -> State:
-        probes = self._probes(state[0], generator)
+    def _by_tolerance(self, state: State, types: Tensor, normal: Normal | None) -> State:
+        probes = self._probes(state[0], normal)
 
         def slope(time: Tensor, state: State) -> State:
             field, divergence, back = self._divergence(time, state[0], types, probes, state[2])
@@ -180,8 +160,8 @@ class ContinuousFlow(nn.Module):
 
         return adaptive(slope, state, 0.0, 1.0, tolerance=self.tolerance, method=self.solver)
 
-    def _probes(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        return None if self.n_probes is None else normal_probes(self.n_probes, x, generator)
+    def _probes(self, x: Tensor, normal: Normal | None) -> Tensor | None:
+        return None if self.n_probes is None else normal_probes(self.n_probes, x, normal or drawn_by())
 
     def _divergence(
         self, time: Tensor, at: Tensor, types: Tensor, probes: Tensor | None, score: Tensor | None = None

@@ -27,7 +27,7 @@ class EGNNLayer(nn.Module):
         self.gate = nn.Linear(features, 1)
         self.coordinate = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 1, bias=False))
         # Begins near the identity, as the published networks did.
-        nn.init.xavier_uniform_(self.coordinate[2].weight, gain=0.001)
+        nn.init.xavier_uniform_(cast("nn.Linear", self.coordinate[2]).weight, gain=0.001)
         self.node = (
             None if last else nn.Sequential(nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, features))
         )
@@ -48,7 +48,8 @@ class EGNNLayer(nn.Module):
     def first(self, features: Tensor, squared: Tensor, initial: Tensor) -> Tensor:
         """Return what enters the first activation of each pair, (B, N, N, F), by parts and not pair by pair."""
         receiver, sender, near, start = self.split()
-        of_beads = (features @ receiver.T + self.edge[0].bias)[:, :, None] + (features @ sender.T)[:, None]
+        bias = cast("nn.Linear", self.edge[0]).bias
+        of_beads = (features @ receiver.T + bias)[:, :, None] + (features @ sender.T)[:, None]
         return of_beads + squared[..., None] * near + initial[..., None] * start
 
     def split(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

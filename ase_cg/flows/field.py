@@ -1,9 +1,12 @@
 """What a vector field of a continuous flow is, and its divergence: exact, or estimated with random directions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+Normal = Callable[[Tensor], Tensor]  # draws standard normal numbers like a tensor whose first axis counts frames
 
 
 class VectorField(nn.Module, ABC):
@@ -58,15 +61,24 @@ class VectorField(nn.Module, ABC):
 
     def _along(self, time: Tensor, x: Tensor, types: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the field and qᵀ J q of each direction q and frame, from directions of shape (K, B, N, 3)."""
-        field, backward = torch.func.vjp(lambda at: self(time, at, types), x)
+        field, backward = torch.func.vjp(lambda at: self(time, at, types), x)[:2]
         (products,) = torch.func.vmap(backward)(directions)
         return field, (products * directions).sum((2, 3))
 
 
-def normal_probes(n_probes: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def drawn_by(generator: torch.Generator | None = None) -> Normal:
+    """Return what draws normal numbers with a generator, by default PyTorch's own."""
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+
+    return normal
+
+
+def normal_probes(n_probes: int, like: Tensor, normal: Normal) -> Tensor:
     """Draw mean-free normal directions, shape (K, B, N, 3), for positions (B, N, 3)."""
-    drawn = torch.randn((n_probes, *like.shape), dtype=like.dtype, device=like.device, generator=generator)
-    return centered(drawn)
+    drawn = normal(like[:, None].expand(-1, n_probes, -1, -1))
+    return centered(drawn.transpose(0, 1))
 
 
 def centered(x: Tensor) -> Tensor:

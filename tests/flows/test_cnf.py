@@ -8,7 +8,7 @@ import torch
 
 from ase_cg.errors import InputError
 from ase_cg.flows.cnf import ContinuousFlow
-from ase_cg.flows.field import centered, normal_probes
+from ase_cg.flows.field import centered, drawn_by, normal_probes
 from ase_cg.flows.solvers import Clock, divided, rk4
 
 from .gaussian import GaussianField, spread_covariance
@@ -100,13 +100,13 @@ def test_likelihood_is_that_of_the_map_by_its_jacobian(small_flow, frames):
 
 def test_samples_are_mean_free_and_the_way_back_finds_their_likelihood(small_flow, frames):
     off_center = frames + torch.tensor([5.0, -3.0, 1.0], dtype=torch.float64)
-    found = small_flow.sample(off_center, TYPES, torch.Generator().manual_seed(1))
+    found = small_flow.sample(off_center, TYPES, drawn_by(torch.Generator().manual_seed(1)))
     torch.testing.assert_close(found.x.mean(1), torch.zeros(3, 3).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.score.mean(1), torch.zeros(3, 3).double(), rtol=0, atol=1e-10)
     again = small_flow.log_prob(found.x + 2.0, frames, TYPES)
     torch.testing.assert_close(again.log_prob, found.log_prob, rtol=0, atol=1e-4)
     torch.testing.assert_close(again.score, found.score, rtol=0, atol=1e-3)
-    repeated = small_flow.sample(off_center, TYPES, torch.Generator().manual_seed(1))
+    repeated = small_flow.sample(off_center, TYPES, drawn_by(torch.Generator().manual_seed(1)))
     torch.testing.assert_close(repeated.x, found.x, rtol=0, atol=0)
 
 
@@ -114,7 +114,7 @@ def test_gaussian_data_flow_and_score_in_closed_form():
     field = GaussianField(spread_covariance(4), **WIDTHS, path_std=0.01)
     flow = ContinuousFlow(field, **WIDTHS, steps=2, nodes=8)
     z = centered(_draw((6, 4, 3), 10))
-    found = flow.sample(z, BEADS[:4], torch.Generator().manual_seed(2))
+    found = flow.sample(z, BEADS[:4], drawn_by(torch.Generator().manual_seed(2)))
     shrink = field.shrinkage()
     assert shrink.min() < 0.7
     assert shrink.max() > 0.99
@@ -132,7 +132,7 @@ def test_scores_of_samples_are_the_force_of_their_density():
     flow = ContinuousFlow(field, **WIDTHS)
     x = (_draw((20_000, 9), 11) * field.variances.sqrt()) @ field.modes.T
     z = x.reshape(-1, 4, 3) + 0.05 * centered(_draw((20_000, 4, 3), 12))
-    found = flow.sample(z, BEADS[:4], torch.Generator().manual_seed(3))
+    found = flow.sample(z, BEADS[:4], drawn_by(torch.Generator().manual_seed(3)))
     virial = (found.x * found.score).sum((1, 2))
     assert abs(float(virial.mean()) + 9) < 4 * float(virial.std()) / math.sqrt(len(z))
     # And the mean of the label at y is the gradient of the density of y, mode by mode: a Gaussian of known variance.
@@ -151,7 +151,7 @@ def test_estimated_divergence_has_no_bias_in_the_score_and_less_variance_with_mo
     spreads = []
     for n_probes in (1, 8):
         flow = ContinuousFlow(small_flow.field, **settings, n_probes=n_probes)
-        found = flow.push_with_score(start, z, TYPES, torch.Generator().manual_seed(n_probes))
+        found = flow.push_with_score(start, z, TYPES, drawn_by(torch.Generator().manual_seed(n_probes)))
         for estimate, truth in ((found.log_prob, exact.log_prob), (found.score, exact.score)):
             error = (estimate - truth).mean(0)
             assert (error.abs() < 4.5 * estimate.std(0) / math.sqrt(n_draws)).all()
@@ -192,7 +192,7 @@ def test_clock_runs_from_zero_to_one_and_slows_down_where_the_path_is_narrow():
 
 
 def test_probes_have_unit_covariance_in_the_subspace():
-    probes = normal_probes(20_000, torch.zeros(1, 3, 3).double(), torch.Generator().manual_seed(4)).flatten(1)
+    probes = normal_probes(20_000, torch.zeros(1, 3, 3).double(), drawn_by(torch.Generator().manual_seed(4))).flatten(1)
     project = centered(torch.eye(9).double().reshape(9, 3, 3)).reshape(9, 9)
     torch.testing.assert_close(probes.T @ probes / len(probes), project, rtol=0, atol=0.05)
 

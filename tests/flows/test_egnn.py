@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_cg.errors import InputError
 from ase_cg.flows.egnn import EGNN
-from ase_cg.flows.field import VectorField, normal_probes
+from ase_cg.flows.field import VectorField, drawn_by, normal_probes
 from ase_cg.flows.published import read_published_egnn
 
 TYPES = torch.tensor([0, 1, 2, 1, 3])
@@ -75,7 +75,7 @@ def test_divergence_is_the_trace_of_the_jacobian_and_can_be_differentiated(n_lay
 def test_estimated_divergence_has_no_bias_and_the_variance_of_theory(small_field, frames):
     n_probes = 4000
     v, exact = small_field.with_divergence(TIME, frames, TYPES)
-    probes = normal_probes(n_probes, frames, torch.Generator().manual_seed(2))
+    probes = normal_probes(n_probes, frames, drawn_by(torch.Generator().manual_seed(2)))
     torch.testing.assert_close(probes.mean(2), torch.zeros(n_probes, 3, 3).double(), rtol=0, atol=1e-14)
     field, mean = small_field.with_estimated_divergence(TIME, frames, TYPES, probes)
     torch.testing.assert_close(field, v)
