@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.dataset_writer import create_dataset
@@ -22,7 +23,8 @@ from ase_cg.units import thermal_energy
 PART_FRAMES = 256  # of a part; what a killed process loses at most
 LABELS = 20  # what noise is drawn for: other than that of trainings
 SAME_TEMPERATURE = 0.5  # K
-BATCH = {"cpu": 32, "cuda": 256}
+# Of the largest array of a batch: derivatives of messages by coordinates. Beyond, caches miss.
+BATCH_BYTES = {"cpu": 2**24, "cuda": 2**29}
 Frames = Mapping[str, NDArray[np.int64]]
 
 
@@ -132,7 +134,7 @@ class LabelSet:
                 kT = thermal_energy(molecule.temperature)
                 key = (self.seed, LABELS, list(self.frames).index(name))
                 x = torch.from_numpy(molecule.coordinates(chosen)).to(device, next(flow.parameters()).dtype)
-                numbers, size = torch.from_numpy(chosen).to(device), BATCH[device.type]
+                numbers, size = torch.from_numpy(chosen).to(device), self._batch(x)
                 batches = [
                     label_batch(flow, types, x[at : at + size], key, numbers[at : at + size], kT=kT)
                     for at in range(0, len(x), size)
@@ -161,6 +163,11 @@ class LabelSet:
         """Return of each molecule how many frames were labelled and dropped."""
         with Dataset.open(self.output) as found:
             return {name: molecule.mapping["labels"] for name, molecule in found.molecules.items()}
+
+    def _batch(self, x: Tensor) -> int:
+        n_beads, features = x.shape[1], getattr(self.kernel.flow.field, "features", 1)
+        frame_bytes = x.element_size() * n_beads**2 * 3 * n_beads * features
+        return max(1, BATCH_BYTES[x.device.type] // frame_bytes)
 
     def _tasks(self) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
         for name, frames in self.frames.items():
