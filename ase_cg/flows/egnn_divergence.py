@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from ase_cg.flows.egnn_follow import follow
 from ase_cg.flows.egnn_layer import SOFTENING, EGNNLayer, off_diagonal
 
 
@@ -136,8 +137,7 @@ def _received(
     opened = _dot(messages.slope_first * ((messages.slope_second * onto_gate) @ second), receiver, sender)
     found = found + opened.transpose(2, 3) @ leak
     # ... the message's is the one product of matrices for each of them.
-    entering = messages.slope_first[:, :, :, None] * (receiver[:, :, None] + sender[:, None])
-    return found + ((gate * messages.slope_second)[:, :, :, None] * (entering @ second.T)).sum(2)
+    return found + follow(gate * messages.slope_second, messages.slope_first, receiver, sender, second)
 
 
 def _nodes(node: nn.Sequential, features: Tensor, received: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:

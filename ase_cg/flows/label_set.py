@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,31 +119,39 @@ class LabelSet:
     def make(self, device: torch.device, *, share: Share | None = None, quiet: bool = False) -> None:
         """Make the parts that are missing, of several processes each its share."""
         share = share or Share()
-        flow = self.kernel.flow.to(device)
+        self.kernel.flow.to(device)
         tasks = list(self._tasks())
         missing = [task for task in tasks[share.rank :: share.processes] if not self._part(*task[:2]).is_file()]
         total = sum(len(chosen) for *_, chosen in tasks)
         dropped = 0
         with (
             Dataset.open(self.dataset) as opened,
+            _workers(device) as workers,
             Progress("Labelling frames", total, quiet=quiet or share.rank > 0) as progress,
         ):
             progress.skip(total - sum(len(chosen) for *_, chosen in missing))
             for name, number, chosen in missing:
-                molecule = opened.molecules[name]
-                types = self.kernel.types_of(name).to(device)
-                kT = thermal_energy(molecule.temperature)
-                key = (self.seed, LABELS, list(self.frames).index(name))
-                x = torch.from_numpy(molecule.coordinates(chosen)).to(device, next(flow.parameters()).dtype)
-                numbers, size = torch.from_numpy(chosen).to(device), self._batch(x)
-                batches = [
-                    label_batch(flow, types, x[at : at + size], key, numbers[at : at + size], kT=kT)
-                    for at in range(0, len(x), size)
-                ]
-                found = Labelled(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+                found = self._label(opened.molecules[name], chosen, device, workers)
                 self._write_part(self._part(name, number), found, chosen)
                 dropped += int((~found.kept).sum())
                 progress.advance(len(chosen), f"{dropped} dropped" if dropped else "")
+
+    def _label(
+        self, molecule: Molecule, frames: NDArray[np.int64], device: torch.device, workers: ThreadPoolExecutor
+    ) -> Labelled:
+        """Label frames of a molecule in batches."""
+        flow, types = self.kernel.flow, self.kernel.types_of(molecule.name).to(device)
+        x = torch.from_numpy(molecule.coordinates(frames)).to(device, next(flow.parameters()).dtype)
+        numbers, size = torch.from_numpy(frames).to(device), self._batch(x)
+        key = (self.seed, LABELS, list(self.frames).index(molecule.name))
+        kT = thermal_energy(molecule.temperature)
+
+        def labelled(start: int) -> Labelled:
+            rows = slice(start, start + size)
+            return label_batch(flow, types, x[rows], key, numbers[rows], kT=kT)
+
+        batches = list(workers.map(labelled, range(0, len(x), size)))
+        return Labelled(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
     def gather(self) -> dict[str, Any]:
         """Put the parts together, once all are made, and return :meth:`report`.
@@ -231,3 +240,9 @@ class LabelSet:
                     writer.append(arrays["coordinates"][rows], arrays["forces"][rows], own)
                     writer.next_trajectory()
             writer.write_source(frames, arrays["log_prob"])
+
+
+def _workers(device: torch.device) -> ThreadPoolExecutor:
+    """Return threads that label batches side by side, each on one core: the steps of a batch are too small for more."""
+    count = 1 if device.type == "cuda" else torch.get_num_threads()
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
