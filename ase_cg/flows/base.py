@@ -57,6 +57,10 @@ class ConditionalFlow(nn.Module, ABC):
     def sample(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Draw one sample for each conditioning, with its likelihood and score; see :meth:`draw`."""
 
+    @abstractmethod
+    def numbers_a_frame(self, n_beads: int) -> int:
+        """Return the size of the largest array that scoring a frame makes."""
+
     def add_noise(self, x: Tensor, normal: Normal) -> Tensor:
         """Return conditionings z = x + σ_n ε, mean-free, of positions (B, N, 3) in Å."""
         return centered(x) + self.noise_std * centered(normal(x))

@@ -84,6 +84,10 @@ class ContinuousFlow(ConditionalFlow):
         names = ("noise_std", "prior_std", "path_std", "steps", "nodes", "solver", "tolerance", "n_probes")
         return {name: getattr(self, name) for name in names}
 
+    def numbers_a_frame(self, n_beads: int) -> int:
+        """Return the size of the largest array that scoring a frame makes: messages by coordinates."""
+        return 3 * n_beads**3 * int(getattr(self.field, "features", 1))
+
     def begin(self, z: Tensor, normal: Normal | None = None) -> Tensor:
         """Draw the start of the flow, z + σ_p η with mean-free noise, from conditionings (B, N, 3) in Å."""
         noise = (normal or drawn_by())(z)

@@ -12,7 +12,9 @@ from torch import Tensor
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, written_whole
+from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
+from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.egnn import EGNN
 
 FORMAT, VERSION = "ase-cg flow", 1
@@ -24,7 +26,7 @@ class FlowKernel:
 
     Parameters
     ----------
-    flow : ContinuousFlow
+    flow : ConditionalFlow
     types : mapping of str to sequence of int
         Of each molecule, one type a bead.
     temperature : float
@@ -35,7 +37,7 @@ class FlowKernel:
 
     def __init__(
         self,
-        flow: ContinuousFlow,
+        flow: ConditionalFlow,
         types: Mapping[str, Sequence[int]],
         *,
         temperature: float,
@@ -73,9 +75,7 @@ class FlowKernel:
         metadata = {
             "format": FORMAT,
             "version": VERSION,
-            "kernel": "cnf",
-            "settings": self.flow.settings(),
-            "field": {"name": "egnn", **_egnn(self.flow).settings()},
+            **_described(self.flow),
             "types": self.types,
             "temperature": self.temperature,
             "units": {"length": "Å", "temperature": "K"},
@@ -105,9 +105,8 @@ class FlowKernel:
             raise InputError(f"{found} is no safetensors file or is truncated: {reason(error)}") from error
         _check_format(data, found)
         try:
-            kind = {key: value for key, value in data["field"].items() if key != "name"}
             with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten below
-                flow = ContinuousFlow(EGNN(**kind), **data["settings"])
+                flow = _made(data)
             dtype = next(iter(tensors.values())).dtype
             flow.to(dtype).load_state_dict(tensors)
             kernel = cls(flow, data["types"], temperature=data["temperature"], provenance=data["provenance"])
@@ -135,10 +134,20 @@ def bead_types(topologies: Mapping[str, BeadTopology], *, distinct: bool) -> tup
     return shared, len(names)
 
 
-def _egnn(flow: ContinuousFlow) -> EGNN:
-    if not isinstance(flow.field, EGNN):
-        raise InputError("only flows with an EGNN field can be saved")
-    return flow.field
+def _described(flow: ConditionalFlow) -> dict[str, Any]:
+    """Return what :func:`_made` makes a flow of the same shape from."""
+    if isinstance(flow, CouplingFlow):
+        return {"kernel": "coupling", "settings": flow.settings()}
+    if isinstance(flow, ContinuousFlow) and isinstance(flow.field, EGNN):
+        return {"kernel": "cnf", "settings": flow.settings(), "field": {"name": "egnn", **flow.field.settings()}}
+    raise InputError("only coupling flows, and continuous flows with an EGNN field, can be saved")
+
+
+def _made(data: dict[str, Any]) -> ConditionalFlow:
+    if data["kernel"] == "coupling":
+        return CouplingFlow(**data["settings"])
+    field = EGNN(**{key: value for key, value in data["field"].items() if key != "name"})
+    return ContinuousFlow(field, **data["settings"])
 
 
 def _check_format(data: Any, path: Path) -> None:

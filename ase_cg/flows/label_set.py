@@ -174,8 +174,7 @@ class LabelSet:
             return {name: molecule.mapping["labels"] for name, molecule in found.molecules.items()}
 
     def _batch(self, x: Tensor) -> int:
-        n_beads, features = x.shape[1], getattr(self.kernel.flow.field, "features", 1)
-        frame_bytes = x.element_size() * n_beads**2 * 3 * n_beads * features
+        frame_bytes = x.element_size() * self.kernel.flow.numbers_a_frame(x.shape[1])
         return max(1, BATCH_BYTES[x.device.type] // frame_bytes)
 
     def _tasks(self) -> Iterator[tuple[str, int, NDArray[np.int64]]]:

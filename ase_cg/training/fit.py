@@ -24,7 +24,7 @@ from ase_cg.threads import threads_for
 from ase_cg.training.callbacks import EpochProgress, EpochRecord, Interruption, Patience, RelocatableCheckpoint
 from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import Launch, on_first_process, process_rank
-from ase_cg.training.flow_objective import FlowMatching
+from ase_cg.training.flow_objective import FlowObjective
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.training.validation_simulation import SIMULATION_METRICS, ValidationSimulation
@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 def fit(
-    objective: ForceMatching | FlowMatching,
+    objective: ForceMatching | FlowObjective,
     data: TrainingData,
     settings: TrainingSection,
     place: Place,

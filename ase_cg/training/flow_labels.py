@@ -1,6 +1,7 @@
 """Train the flow of a recipe, and label the frames of its model with it."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ase_cg.errors import InputError
 from ase_cg.files import file_hash
 from ase_cg.flows.check import BondCheck, check_bonds, describe_failures
 from ase_cg.flows.cnf import ContinuousFlow
+from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.egnn import EGNN
 from ase_cg.flows.field import drawn_by
 from ase_cg.flows.kernel import FlowKernel, bead_types
@@ -22,10 +24,11 @@ from ase_cg.training.checks import warn_of_noise
 from ase_cg.training.data import MoleculeData, TrainingData
 from ase_cg.training.distributed import on_first_process, process_count, process_rank, wait_for_all
 from ase_cg.training.fit import Place, fit
-from ase_cg.training.flow_objective import FlowMatching
+from ase_cg.training.flow_objective import FlowMatching, FlowObjective, MaximumLikelihood
 from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.session import FLOW_FOLDER, Session, prepare_folder
+from ase_cg.training.training_settings import TrainingSection
 
 FLOW_NAME = "flow.safetensors"
 LABELS_NAME = "labels.h5"
@@ -88,12 +91,7 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
     on_first_process(lambda: _warn_of_widths(kernel, data))
     topologies = {molecule.name: molecule.topology for molecule in data.molecules}
     types, n_types = bead_types(topologies, distinct=kernel.distinct_beads)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        field = EGNN(n_types, features=kernel.features, n_layers=kernel.layers)
-    options = ("noise_std", "prior_std", "path_std", "steps", "nodes", "solver", "tolerance")
-    flow = ContinuousFlow(field, **{name: getattr(kernel, name) for name in options}, n_probes=kernel.probes)
-    objective = FlowMatching(flow, [torch.tensor(types[name]) for name in topologies], settings, settings.seed)
+    objective = _objective(kernel, [types[name] for name in topologies], n_types, settings)
     metrics = fit(
         objective,
         data,
@@ -103,7 +101,7 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
         simulation=None,
         quiet=session.quiet,
     )
-    made = FlowKernel(flow.cpu(), types, temperature=data.temperature, provenance={"metrics": metrics})
+    made = FlowKernel(objective.flow.cpu(), types, temperature=data.temperature, provenance={"metrics": metrics})
 
     def check_and_save() -> None:
         made.provenance["bonds"] = check_distribution(made, data)
@@ -111,6 +109,29 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
 
     on_first_process(check_and_save)
     return path
+
+
+def _objective(
+    kernel: KernelSection, types: Sequence[Sequence[int]], n_types: int, settings: TrainingSection
+) -> FlowObjective:
+    """Make the flow that a recipe names, and what it is trained by."""
+    beads = [torch.tensor(each) for each in types]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        if kernel.name == "coupling":
+            coupling = CouplingFlow(
+                n_types,
+                noise_std=kernel.noise_std,
+                n_layers=kernel.coupling_layers,
+                n_blocks=kernel.blocks,
+                embedding=kernel.embedding,
+                length_scales=kernel.length_scales,
+            )
+            return MaximumLikelihood(coupling, beads, settings, settings.seed)
+        field = EGNN(n_types, features=kernel.features, n_layers=kernel.layers)
+    options = ("noise_std", "prior_std", "path_std", "steps", "nodes", "solver", "tolerance")
+    flow = ContinuousFlow(field, **{name: getattr(kernel, name) for name in options}, n_probes=kernel.probes)
+    return FlowMatching(flow, beads, settings, settings.seed)
 
 
 def check_distribution(kernel: FlowKernel, data: TrainingData) -> dict[str, list[dict[str, Any]]]:
@@ -181,7 +202,7 @@ def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:
 
 def _warn_of_widths(kernel: KernelSection, data: TrainingData) -> None:
     for molecule in data.molecules:
-        for name in ("noise_std", "prior_std"):
+        for name in ("noise_std", "prior_std") if kernel.name == "cnf" else ("noise_std",):
             warn_of_noise(data.path, molecule, getattr(kernel, name), f"kernel.{name}")
 
 

@@ -1,19 +1,25 @@
 """The generative kernel of labels: the section `kernel` of a recipe."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ase_cg.settings import Section
 from ase_cg.training.training_settings import TrainingSection
 
+OWN_KEYS = {
+    "cnf": frozenset(
+        {"prior_std", "path_std", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"}
+    ),
+    "coupling": frozenset({"coupling_layers", "blocks", "embedding", "length_scales"}),
+}
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
 
 class KernelSection(Section):
     """A kernel by name, how its flow is trained, and how it is integrated."""
 
-    name: Literal["cnf"] = "cnf"
+    name: Literal["cnf", "coupling"] = "cnf"
     # Standard deviations in Å, as published.
     noise_std: float = Field(default=0.05, gt=0, le=WIDEST)
     prior_std: float = Field(default=0.05, gt=0, le=WIDEST)
@@ -31,6 +37,19 @@ class KernelSection(Section):
     nodes: int = Field(default=5, ge=1)
     tolerance: float = Field(default=1e-6, gt=0)
     probes: int | None = Field(default=None, ge=1)
+
+    coupling_layers: int = Field(default=8, ge=1)
+    blocks: int = Field(default=3, ge=1)
+    embedding: int = Field(default=32, ge=1)
+    length_scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0, 2.0, 4.0, 8.0], min_length=1)  # Å
+
+    @model_validator(mode="after")
+    def _keys_of_this_kernel(self) -> Self:
+        for name, keys in OWN_KEYS.items():
+            foreign = sorted(keys & self.model_fields_set)
+            if name != self.name and foreign:
+                raise ValueError(f"has {foreign[0]!r}, which is a key of the kernel {name!r} and not of {self.name!r}")
+        return self
 
     def training(self, of_model: TrainingSection) -> TrainingSection:
         """Return how the flow is trained, on the same frames and device as the model."""

@@ -13,6 +13,9 @@ from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash
 from ase_cg.flows import label_set
+from ase_cg.flows.coupling import CouplingFlow
+from ase_cg.flows.kernel import FlowKernel
+from ase_cg.training.flow_objective import rotations
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
@@ -173,6 +176,37 @@ def test_noise_in_the_wrong_unit_is_warned_of(stiff_pair, tmp_path):
         _quietly(recipe, tmp_path / "t")
 
 
+def test_a_coupling_flow_is_trained_and_labels_by_the_same_line(stiff_pair, tmp_path):
+    kernel = {"name": "coupling", "noise_std": 0.1, "coupling_layers": 2, "blocks": 1, "embedding": 8}
+    recipe = Recipe.model_validate(
+        _recipe(stiff_pair, training={"fraction": 0.05, "epochs": 1}).model_dump()
+        | {"kernel": kernel | {"epochs": 3, "learning_rate": 3e-3}}
+    )
+    model = CGModel.load(_quietly(recipe, tmp_path / "t"))
+    found = model.card.provenance["flow"]
+    assert found["labels"]["pair"]["labelled"] > 1000
+    assert found["labels"]["pair"]["dropped"] == 0
+    kernel = FlowKernel.load(tmp_path / "t" / "flow" / "flow.safetensors")
+    assert isinstance(kernel.flow, CouplingFlow)
+    with Dataset.open(tmp_path / "t" / "flow" / "labels.h5") as labels:
+        x, f = (
+            part.astype(float) for part in (labels.molecules["pair"].coordinates(), labels.molecules["pair"].forces())
+        )
+    virial = -(x * f).sum((1, 2)) / (3 * thermal_energy(KELVIN))
+    assert virial.mean() == pytest.approx(1.0, abs=4 * virial.std() / len(virial) ** 0.5)
+    assert f.mean(1) == pytest.approx(0, abs=1e-4)
+
+
+def test_frames_are_rotated_uniformly():
+    turns = rotations(torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    identity = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), identity.expand(20_000, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(20_000).double())
+    moments = torch.einsum("bij,bkl->ijkl", turns, turns) / len(turns)
+    exact = torch.einsum("ik,jl->ijkl", identity, identity) / 3
+    torch.testing.assert_close(moments, exact, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -181,6 +215,8 @@ def test_noise_in_the_wrong_unit_is_warned_of(stiff_pair, tmp_path):
         ({"kernel": {"noise_std": 5.0}}, "kernel.noise_std cannot be 5.0: .* less than or equal to 1"),
         ({"kernel": {"prior_std": 0}}, "kernel.prior_std cannot be 0"),
         ({"kernel": {"nois_std": 0.05}}, "did you mean 'noise_std'"),
+        ({"kernel": {"name": "coupling", "nodes": 3}}, "has 'nodes', which is a key of the kernel 'cnf'"),
+        ({"kernel": {"blocks": 2}}, "has 'blocks', which is a key of the kernel 'coupling' and not of 'cnf'"),
         ({"noise_std": 0.05}, "give kernel.noise_std"),
         ({"labels": "noise", "noise_std": 0.05}, "labels 'noise' use no kernel"),
     ],
