@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ase_cg.analysis.backmap_energy import minimizer_for
 from ase_cg.analysis.compare import Comparison, analyze
+from ase_cg.analysis.gather import open_inputs
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.map import map_molecules
 from ase_cg.data.mapping_settings import MoleculeSettings
@@ -15,7 +17,7 @@ from ase_cg.dynamics.trajectory import SAME_TEMPERATURE, bead_labels
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file
 from ase_cg.models.backbones import backbone_arguments
-from ase_cg.training.recipe import Recipe, SimulationSection
+from ase_cg.training.recipe import AnalysisSection, Recipe, SimulationSection
 from ase_cg.training.trainer import train
 
 
@@ -63,8 +65,7 @@ def run(
         recipe.analysis.reference or dataset,
         place / "analysis",
         prior_simulation=place / "prior_simulation",
-        bins=recipe.analysis.bins,
-        discard=recipe.analysis.discard,
+        **recipe.analysis.model_dump(exclude={"reference"}),
         overwrite=True,
         quiet=quiet,
     )
@@ -75,7 +76,10 @@ def _check_before_the_work(recipe: Recipe) -> None:
     for device in (recipe.training.device, recipe.simulation.device):
         find_device(device)
     backbone_arguments(recipe.backbone.name, recipe.backbone.hyper_parameters)
-    for path, what in ((recipe.analysis.reference, "reference"), (recipe.simulation.start, "start")):
+    paths = {"start": recipe.simulation.start} | {
+        name: getattr(recipe.analysis, name) for name in ("reference", "native", "structure")
+    }
+    for what, path in paths.items():
         if path is not None:
             existing_file(path, what)
 
@@ -92,6 +96,7 @@ def _check_before_the_training(recipe: Recipe, dataset: Path) -> None:
         check_size(topology)
     if recipe.analysis.reference is not None:
         _check_same_beads(dataset, recipe.analysis.reference)
+    _check_analysis(recipe.analysis, dataset)
 
 
 def _check_simulation(section: SimulationSection, model_temperature: float) -> None:
@@ -104,6 +109,13 @@ def _check_simulation(section: SimulationSection, model_temperature: float) -> N
             f"simulation.temperature lists {', '.join(f'{kelvin:g}' for kelvin in temperatures)} K, but the comparison "
             f"reads the replicas at the temperature of the data, {model_temperature:g} K; add it to the list"
         )
+
+
+def _check_analysis(section: AnalysisSection, dataset: Path) -> None:
+    if section.native is not None or section.backmap:
+        inputs = open_inputs({}, section.reference or dataset, None, section.native)
+        if section.backmap:
+            minimizer_for(inputs.reference, section.structure)
 
 
 def _check_same_beads(dataset: Path, reference: Path) -> None:

@@ -72,7 +72,7 @@ def run(model: CGModel, pdb: Path, steps: int, replicas: int) -> dict:
     start = read_beads(pdb, model).positions
     rng = np.random.default_rng(0)
     frames = start + 0.1 * rng.standard_normal((4, *start.shape))
-    compiled = None if model.backbone is None else model.compile(topology, replicas=replicas, frames=frames)
+    compiled = model.compile(topology, replicas=replicas, frames=frames)
     simulation = ReplicaSimulation(
         model,
         np.repeat(start[None], replicas, axis=0),

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,15 @@ def test_every_public_name_is_there_and_unknown_ones_are_not():
     assert ase_cg.__version__
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = ase_cg.no_such_name
+
+
+def test_all_folders_of_code_are_installed():
+    """What pyproject.toml lists is what a wheel holds."""
+    root = Path(ase_cg.__file__).parent.parent
+    if not (root / "pyproject.toml").is_file():
+        pytest.skip("not a checkout")
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(path.parent.relative_to(root).parts) for path in (root / "ase_cg").rglob("__init__.py")}
+    assert set(listed["packages"]) == folders | set(listed["package-dir"])
+    kinds = {path.suffix for path in (root / "ase_cg").rglob("*") if path.is_file()} - {".py", ".pyc"}
+    assert kinds == {".typed", ".cpp"}  # each listed in package-data

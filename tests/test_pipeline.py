@@ -202,3 +202,44 @@ def test_all_settings_of_the_simulation_reach_it(recipe, tmp_path, monkeypatch):
     assert intervals == ["0.02 ps"] * 2  # of the model and of the prior
     assert record["summary"]["exchanges"]
     assert comparison.model.frames == 2 * 2  # of the replicas at 300 K, of two frames each
+
+
+def test_the_comparison_of_a_recipe_is_that_of_analyze(recipe, example_data, tmp_path):
+    data = yaml.safe_load(recipe.read_text())
+    settings = {"bins": 8, "discard": 0.0, "lag": 2, "model_lag": 1, "clusters": 6, "macrostates": 2}
+    settings |= {"reweight": "all", "backmap": 2, "native": "native.pdb", "structure": str(example_data / "ala2.pdb")}
+    (tmp_path / "native.pdb").write_bytes((example_data / "ala2.pdb").read_bytes())
+    data["training"] = {"epochs": 1}
+    recipe.write_text(yaml.safe_dump(data))
+    folder = tmp_path / "run"
+    run(recipe, folder, quiet=True)
+    weights = (folder / "training" / "model.safetensors").stat().st_mtime_ns
+    recipe.write_text(yaml.safe_dump(data | {"analysis": settings}))
+    found = run(recipe, folder, quiet=True)
+    assert (folder / "training" / "model.safetensors").stat().st_mtime_ns == weights
+    again = module.analyze(
+        folder / "simulation",
+        folder / "dataset.h5",
+        prior_simulation=folder / "prior_simulation",
+        quiet=True,
+        **settings | {"native": tmp_path / "native.pdb"},
+    )
+    assert found.to_dict() == again.to_dict()
+    assert set(found.backmapping.energies) == {"reference", "model", "prior"}
+    assert "rmsd" in found.reference.series
+    assert found.planes["ramachandran"].shape == (8, 8)
+
+
+def test_what_the_comparison_lacks_is_said_before_the_training(recipe, tmp_path, shared):
+    read = Recipe.read(recipe)
+    villin = shared / "fast_folders" / "experimental_structures" / "villin_2f4k.pdb"
+    for change, message in (
+        ({"native": tmp_path / "none.pdb"}, r"native .*none\.pdb does not exist"),
+        ({"backmap": 5, "structure": tmp_path / "none.pdb"}, r"structure .*none\.pdb does not exist"),
+        ({"native": villin}, "villin_2f4k.pdb"),
+        ({"backmap": 5}, "give an all-atom structure of the molecule"),
+    ):
+        section = read.analysis.model_copy(update=change)
+        with pytest.raises(InputError, match=message):
+            run(read.model_copy(update={"analysis": section}), tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run" / "training").exists()

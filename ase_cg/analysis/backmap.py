@@ -112,24 +112,28 @@ def _chains(topology: BeadTopology) -> tuple[tuple[int, ...], ...]:
 
 
 def _from_structure(topology: BeadTopology, resolution: Any, path: Path, *, alphas: bool) -> Backmapping:
-    from ase_cg.analysis.native import check_same_beads
+    from ase_cg.analysis.same_beads import order_of_beads
     from ase_cg.beads.mapping import bead_map
     from ase_cg.beads.structure import read_structure
 
     structure = read_structure(path)
-    mapped = bead_map(structure.topology, resolution)
-    check_same_beads(list(mapped.topology.names), list(topology.names), str(path), "the data")
+    try:
+        mapped = bead_map(structure.topology, resolution)
+    except InputError as error:
+        raise InputError(f"the structure {path} cannot be used: {error}") from error
+    order = order_of_beads(mapped.topology, topology, str(path), "the data")
     if structure.positions is None:
         raise InputError(f"{path} holds no positions; give a structure that does")
     if mapped.atoms is None:
         raise InputError("beads that stand for several atoms cannot be turned back into atoms")
     chains = _chains(topology) if alphas else ()
-    known = tuple(int(i) for i in mapped.atoms)
+    held = mapped.atoms[order]
+    known = tuple(int(i) for i in held)
     if chains:
         residues = [structure.topology.atom(i).residue for i in known]
         known = tuple(_named(residue, name, path) for residue in residues for name in BACKBONE)
     template = Template.of(structure.topology, structure.positions, known)
-    return Backmapping(structure.topology, mapped.atoms, chains, template, topology.residue_names)
+    return Backmapping(structure.topology, held, chains, template, topology.residue_names)
 
 
 def _named(residue: Any, name: str, path: Path) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ase_cg.analysis.backmap import Backmapping, backmapping
 from ase_cg.analysis.bead_frames import beads_of, frames_at, spread_frames
 from ase_cg.analysis.ensembles import Ensemble
+from ase_cg.analysis.sources import FrameSource
 from ase_cg.errors import InputError, reason
 
 Floats = NDArray[np.float64]
@@ -62,12 +63,15 @@ def _standard_error(x: Floats) -> float:
     return float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
 
 
-class Minimizer:
-    """An OpenMM system of rebuilt atoms whose beads have no mass, and so do not move.
+class Relaxation:
+    """An OpenMM system of atoms some of which have no mass, and so do not move.
 
     Parameters
     ----------
-    backmapping : Backmapping
+    topology : mdtraj.Topology
+        Of n atoms.
+    held : ndarray of int
+        Atoms that do not move.
     force_field : sequence of str
         Files of OpenMM's force fields.
 
@@ -77,7 +81,7 @@ class Minimizer:
         If OpenMM is not installed, or the force field does not know the molecule.
     """
 
-    def __init__(self, backmapping: Backmapping, force_field: Sequence[str] = FORCE_FIELD) -> None:
+    def __init__(self, topology: Any, held: NDArray[np.int64], force_field: Sequence[str] = FORCE_FIELD) -> None:
         try:
             import openmm
             from openmm import app
@@ -87,22 +91,21 @@ class Minimizer:
             ) from error
         try:
             system = app.ForceField(*force_field).createSystem(
-                backmapping.topology.to_openmm(), nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False
+                topology.to_openmm(), nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False
             )
         except Exception as error:
             # OpenMM raises ValueError or a plain Exception; the sentence is what helps.
             raise InputError(f"no system can be made with {', '.join(force_field)}: {reason(error)}") from error
-        for atom in backmapping.held:
+        for atom in held:
             system.setParticleMass(int(atom), 0.0)
-        self.backmapping = backmapping
         self._openmm = openmm
         platform = openmm.Platform.getPlatformByName("CPU")
         self._context: Any = openmm.Context(
             system, openmm.VerletIntegrator(0.001), platform, {"Threads": "1", "DeterministicForces": "true"}
         )
 
-    def minimized(self, frames: NDArray[Any]) -> tuple[Floats, Floats]:
-        """Rebuild and minimise frames of beads (F, N, 3) in Å.
+    def relaxed(self, atoms: Floats) -> tuple[Floats, Floats]:
+        """Minimise frames of atoms (F, n, 3) in Å.
 
         Returns
         -------
@@ -111,20 +114,56 @@ class Minimizer:
         energies : ndarray, shape (F,)
             In kcal/mol.
         """
-        built = self.backmapping.build(frames)
-        energies = np.empty(len(built))
-        for number, x in enumerate(built):
+        found, energies = np.empty(atoms.shape), np.empty(len(atoms))
+        for number, x in enumerate(atoms):
             self._context.setPositions(x / NANOMETER)
             self._openmm.LocalEnergyMinimizer.minimize(self._context, TOLERANCE, ITERATIONS)
             state = self._context.getState(positions=True, energy=True)
-            built[number] = state.getPositions(asNumpy=True)._value * NANOMETER  # noqa: SLF001 - without its unit
+            found[number] = state.getPositions(asNumpy=True)._value * NANOMETER  # noqa: SLF001 - without its unit
             energies[number] = state.getPotentialEnergy()._value / KJ_PER_KCAL  # noqa: SLF001
-        return built, energies
+        return found, energies
 
 
-def backmap_test(
-    ensembles: Mapping[str, Ensemble], count: int, structure: str | os.PathLike[str] | None = None
-) -> BackmapEnergies:
+class Minimizer:
+    """What rebuilds atoms and minimises them around the beads, which do not move.
+
+    Parameters
+    ----------
+    backmapping : Backmapping
+
+    Raises
+    ------
+    InputError
+        As :class:`Relaxation` says.
+    """
+
+    def __init__(self, backmapping: Backmapping) -> None:
+        self.backmapping = backmapping
+        self._relaxation = Relaxation(backmapping.topology, backmapping.held)
+
+    def minimized(self, frames: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Rebuild and minimise frames of beads (F, N, 3) in Å; see :meth:`Relaxation.relaxed`."""
+        return self._relaxation.relaxed(self.backmapping.build(frames))
+
+
+def minimizer_for(source: FrameSource, structure: str | os.PathLike[str] | None = None) -> Minimizer:
+    """Return what rebuilds and minimises the atoms of a source's frames.
+
+    Parameters
+    ----------
+    source : FrameSource
+    structure : path, optional
+        See :func:`ase_cg.analysis.backmap.backmapping`.
+
+    Raises
+    ------
+    InputError
+        If the beads cannot be turned into atoms, or OpenMM is missing or does not know the molecule.
+    """
+    return Minimizer(backmapping(*beads_of(source), structure))
+
+
+def backmap_test(ensembles: Mapping[str, Ensemble], count: int, minimizer: Minimizer) -> BackmapEnergies:
     """Rebuild and minimise frames of every ensemble, all in the same way, and return their energies.
 
     The CG atoms stay as they are, all others are rebuilt and relaxed around them (the backmapping test of Klein et
@@ -137,16 +176,8 @@ def backmap_test(
         With ``"reference"``.
     count : int
         Frames of each.
-    structure : path, optional
-        See :func:`ase_cg.analysis.backmap.backmapping`.
-
-    Raises
-    ------
-    InputError
-        If the beads cannot be turned into atoms, or OpenMM is missing or does not know the molecule.
+    minimizer : Minimizer
     """
-    topology, resolution = beads_of(ensembles["reference"].source)
-    minimizer = Minimizer(backmapping(topology, resolution, structure))
     return BackmapEnergies(
         {name: minimizer.minimized(_drawn(ensemble, count))[1] for name, ensemble in ensembles.items()}
     )

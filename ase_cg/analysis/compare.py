@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test
+from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test, minimizer_for
 from ase_cg.analysis.bootstrap import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.ensembles import Ensemble, Grid
 from ase_cg.analysis.gather import Gathered, gather, open_inputs
@@ -133,8 +133,8 @@ def analyze(
     reference : path
         Dataset of the all-atom reference, mapped to the same beads. Its frame weights count, if it has any.
     output : path, optional
-        Folder for ``report.html``, figures (PNG and SVG), ``table.md`` and ``metrics.json``; without it nothing is
-        written.
+        Folder for ``report.html``, figures (PNG, SVG and ``figures.json``), ``table.md`` and ``metrics.json``; without
+        it nothing is written.
     prior_simulation : path, optional
         Folder of the same model without its network, for comparison.
     native : path, optional
@@ -179,10 +179,13 @@ def analyze(
         raise InputError(f"{folder} holds an analysis already; choose another folder, or --overwrite (overwrite=True)")
     if backmap < 0:
         raise InputError(f"backmap is a number of frames, not {backmap}")
+    if structure is not None and not backmap:
+        raise InputError("a structure is used by --backmap (backmap=…) alone; say of how many frames, or leave it out")
     inputs = open_inputs(named_simulations(simulation), reference, prior_simulation, native)
+    minimizer = minimizer_for(inputs.reference, structure) if backmap else None
     with announced("Comparing with the reference", quiet=quiet):
         found = gather(inputs, bins=bins, discard=discard, kinetics=settings, reweight=reweight)
-        energies = backmap_test(found.ensembles, backmap, structure) if backmap else None
+        energies = None if minimizer is None else backmap_test(found.ensembles, backmap, minimizer)
         comparison = _compare(found, energies)
         if folder is not None:
             from ase_cg.analysis.write import write_analysis

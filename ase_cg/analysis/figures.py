@@ -155,12 +155,19 @@ def plot_order_parameters(
 
 def _draw_curves(comparison: "Comparison", kind: str, number: int, axis: Any) -> None:
     """Draw one feature of a kind, a curve an ensemble."""
-    probabilities = [ensemble.distributions[kind].probabilities()[number] for ensemble in comparison.ensembles.values()]
-    x, curves = _curves(comparison.grids[kind], np.stack(probabilities))
+    x, curves = density_curves(comparison, kind, number)
     for curve, style in zip(curves, styles(comparison).values(), strict=True):
         axis.plot(x, curve, **style)
     axis.tick_params(labelsize=7)
     axis.set_yticks([])
+
+
+def density_curves(
+    comparison: "Comparison", kind: str, number: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return places (n,) and densities (ensembles, n) of one feature of a kind, as they are drawn."""
+    probabilities = [ensemble.distributions[kind].probabilities()[number] for ensemble in comparison.ensembles.values()]
+    return _curves(comparison.grids[kind], np.stack(probabilities))
 
 
 def _curves(grid: Grid, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

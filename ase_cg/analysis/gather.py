@@ -15,8 +15,9 @@ from ase_cg.analysis.ensembles import Ensemble, Frames, Grid, count_frames, feat
 from ase_cg.analysis.features import MIN_ALPHAS, ramachandran_beads, representative_beads
 from ase_cg.analysis.kinetics import States, assign, fit_markov_model
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace, kinetics_of, reference_states
-from ase_cg.analysis.native import NativeStructure, check_same_beads
+from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.provenance import provenance
+from ase_cg.analysis.same_beads import check_same_beads
 from ase_cg.analysis.series import read_series
 from ase_cg.analysis.slow_coordinates import FeatureSet, SlowCoordinates, fit_pca, fit_tica, project
 from ase_cg.analysis.sources import FrameSource, open_source

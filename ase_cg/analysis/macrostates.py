@@ -24,6 +24,7 @@ from ase_cg.units import KCAL_PER_MOL, thermal_energy
 RESAMPLES = 10
 KEPT = 0.9  # of the trajectories in each resample
 MANY = 10  # cluster numbers that are listed
+MOST_UNCERTAIN = 0.5  # no number between 0 and 1 has a larger standard deviation
 
 Series = Sequence[NDArray[np.float64]]
 
@@ -38,22 +39,22 @@ class KineticsSettings:
         Of the reference, for TICA and its Markov model, in its frames; 0 leaves kinetics out.
     model_lag : int or None
         Of the simulations, in their frames; by default the same number.
-    n_clusters, n_macrostates : int
+    clusters, macrostates : int
     """
 
     lag: int = 10
     model_lag: int | None = None
-    n_clusters: int = 100
-    n_macrostates: int = 2
+    clusters: int = 100
+    macrostates: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("lag", 0), ("n_clusters", 2), ("n_macrostates", 2)):
+        for name, least in (("lag", 0), ("clusters", 2), ("macrostates", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.model_lag is not None and self.model_lag < 1:
             raise InputError(f"model_lag must be at least 1 frame, not {self.model_lag}")
-        if self.n_macrostates > self.n_clusters:
-            raise InputError(f"{self.n_macrostates} macrostates need at least as many clusters, not {self.n_clusters}")
+        if self.macrostates > self.clusters:
+            raise InputError(f"{self.macrostates} macrostates need at least as many clusters, not {self.clusters}")
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,10 @@ def reference_states(
     InputError
         If all trajectories are shorter than the lag.
     """
-    centers = fit_clusters(slow, settings.n_clusters)
+    centers = fit_clusters(slow, settings.clusters)
     states = assign(slow, centers)
     model = fit_markov_model(states, settings.lag, len(centers))
-    macrostates = macrostates_of(model, centers, settings.n_macrostates)
+    macrostates = macrostates_of(model, centers, settings.macrostates)
     native = None
     if rmsd is not None:
         nearest = int(np.argmin(np.concatenate(list(rmsd))))
@@ -214,7 +215,7 @@ def kinetics_of(
         timescales=model.timescales(),
         timescale_errors=factor * np.std([t for t, _ in drawn], axis=0),
         populations=populations,
-        population_errors=factor * np.std([p for _, p in drawn], axis=0),
+        population_errors=np.minimum(factor * np.std([p for _, p in drawn], axis=0), MOST_UNCERTAIN),
         counted=np.bincount(space.macrostates[np.concatenate(states)], minlength=n) / sum(map(len, states)),
         native=space.native,
         free_energy=_folding(populations, space.native),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.analysis.features import pair_distances, representative_beads
-from ase_cg.beads.residues import PARENTS
+from ase_cg.analysis.same_beads import order_of_beads
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 
@@ -39,19 +39,20 @@ class NativeStructure:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], topology: BeadTopology, resolution: Any) -> Self:
-        """Read a structure file at the resolution of the data.
+        """Read a structure file at the resolution of the data, in whatever order it lists the atoms of a residue.
 
         Raises
         ------
         InputError
             If it cannot be read, or has other beads; the first that differs is named.
         """
-        from ase_cg.beads.atoms import read_beads
-        from ase_cg.keys import BEAD_NAME
+        from ase_cg.beads.atoms import read_beads, read_topology
 
-        atoms = read_beads(path, resolution)
-        check_same_beads(list(atoms.get_array(BEAD_NAME.name)), list(topology.names), str(path), "the data")
-        return cls.of(atoms.get_positions(), topology)
+        try:
+            mine, atoms = read_topology(path, resolution), read_beads(path, resolution)
+        except InputError as error:
+            raise InputError(f"the native structure {path} cannot be used: {error}") from error
+        return cls.of(atoms.get_positions()[order_of_beads(mine, topology, str(path), "the data")], topology)
 
     @classmethod
     def of(cls, positions: NDArray[np.float64], topology: BeadTopology) -> Self:
@@ -120,34 +121,3 @@ def rmsd_of(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
 def gdt_ts_of(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the global distance test of deviations (F, n) in Å: shape (F,)."""
     return np.asarray(np.mean([(deviations <= cutoff).mean(1) for cutoff in GDT_CUTOFFS], axis=0))
-
-
-def check_same_beads(mine: list[str], theirs: list[str], my_name: str, their_name: str) -> None:
-    """Check that two molecules have the same beads in the same order; numbers of residues may differ.
-
-    Raises
-    ------
-    InputError
-        If they differ; the first bead that does is named.
-    """
-    if len(mine) != len(theirs):
-        raise InputError(
-            f"{my_name} has {len(mine)} beads ({_shown(mine)}), {their_name} has {len(theirs)} ({_shown(theirs)}); "
-            "both need the same resolution and the same molecule"
-        )
-    for place, (one, other) in enumerate(zip(mine, theirs, strict=True)):
-        if _parent(one) != _parent(other):
-            raise InputError(
-                f"{my_name} has {one} as bead {place} (counted from 0), {their_name} has {other}; both need the same "
-                "resolution and the same molecule"
-            )
-
-
-def _parent(name: str) -> str:
-    """Return the name of a bead with its residue in the standard form, whatever its protonation."""
-    residue, colon, atom = name.partition(":")
-    return PARENTS.get(residue, residue) + colon + atom
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names if len(names) <= 12 else [*names[:11], "…"])

@@ -154,6 +154,10 @@ def open_source(path: str | os.PathLike[str], name: str) -> FrameSource:
     found = Path(path)
     if found.suffix in _DATASETS and not found.is_dir():
         source = _open_dataset(found, name)
+    elif found.is_file():
+        raise InputError(
+            f"{found} is neither a dataset (.h5) nor a folder of `ase-cg simulate`; make a dataset with `ase-cg map`"
+        )
     else:
         source = _open_simulation(found, name)
     empty = {p.trajectory: f"trajectory {p.trajectory} has no frames" for p in source.pieces if not p.length}

@@ -123,7 +123,7 @@ def kinetics_cells(comparison: "Comparison") -> Table:
         cells += [_with_error(p, e, "{:.3f}") for p, e in zip(found.populations, found.population_errors, strict=True)]
         cells.append(f"{found.implied.largest_deviation:.3f}")
         if native is not None:
-            value, error = found.free_energy or 0.0, found.free_energy_error or 0.0
+            value, error = (np.nan if x is None else x for x in (found.free_energy, found.free_energy_error))
             kcal = None if found.temperature is None else thermal_energy(found.temperature) / KCAL_PER_MOL
             cells.append(_with_error(value, error, "{:.2f}"))
             cells.append("—" if kcal is None else _with_error(value * kcal, error * kcal, "{:.2f}"))
@@ -153,7 +153,7 @@ def backmapping_cells(comparison: "Comparison") -> Table:
 def _with_error(value: float, error: float, style: str) -> str:
     if not np.isfinite(value):
         return "—"
-    return style.format(value) + (f" ± {style.format(error)}" if np.isfinite(error) else "")
+    return f"{style.format(value)} ± {style.format(error) if np.isfinite(error) else 'unknown'}"
 
 
 TABLES: Mapping[str, Callable[["Comparison"], Table]] = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_cg.analysis.figures import SERIES_LABELS, new_axes, styles
 from ase_cg.analysis.pareto import GLOBAL, LOCAL
@@ -11,6 +12,7 @@ from ase_cg.analysis.table import shown_name
 
 if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison
+    from ase_cg.analysis.ensembles import Ensemble
 
 SHOWN = 3  # trajectories of each ensemble
 POINTS = 1000  # of each curve
@@ -31,15 +33,23 @@ def plot_series(comparison: "Comparison", name: str = "rmsd", axes: Sequence[Any
     drawn = list(new_axes(1, len(ensembles), (7.0, 1.9), sharey=True) if axes is None else axes)
     for axis, (key, ensemble) in zip(drawn, ensembles.items(), strict=False):
         interval = ensemble.source.frame_interval
-        for number, values in enumerate(ensemble.series[name][:SHOWN]):
-            step = -(-len(values) // POINTS)
-            time = np.arange(len(values))[::step] + ensemble.source.pieces[number].start
-            axis.plot(time * (interval or 1.0), values[::step], lw=0.7)
+        for time, values in shown_series(ensemble, name):
+            axis.plot(time, values, lw=0.7)
         axis.set_title(shown_name(key), fontsize=9)
         axis.set_xlabel("frame" if interval is None else "time / ps", fontsize=8)
         axis.set_ylabel(SERIES_LABELS[name], fontsize=8)
         axis.tick_params(labelsize=7)
     return drawn
+
+
+def shown_series(ensemble: "Ensemble", name: str) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return times, in ps or else frames, and values of the first trajectories of an ensemble, thinned for the eye."""
+    interval = ensemble.source.frame_interval or 1.0
+    found = []
+    for piece, values in list(zip(ensemble.source.pieces, ensemble.series[name], strict=True))[:SHOWN]:
+        step = -(-len(values) // POINTS)
+        found.append((interval * (np.arange(len(values), dtype=float)[::step] + piece.start), values[::step]))
+    return found
 
 
 def plot_timescales(comparison: "Comparison", axes: Sequence[Any] | None = None) -> list[Any]:

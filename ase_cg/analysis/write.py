@@ -1,11 +1,13 @@
 """What an analysis leaves on disk: report, figures, table and numbers."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ase_cg.analysis import figures, time_figures
+from ase_cg.analysis.figure_data import figure_data
 from ase_cg.analysis.figures import Plot
 from ase_cg.analysis.report import html_report, light_picture
 from ase_cg.analysis.table import markdown_table
@@ -42,7 +44,7 @@ MIN_CONTACT_MAP = 6  # beads; in smaller molecules every bead touches every othe
 
 
 def write_analysis(comparison: "Comparison", folder: Path) -> None:
-    """Write ``report.html``, each figure as PNG and SVG, ``table.md``, and last ``metrics.json``."""
+    """Write ``report.html``, each figure as PNG and SVG, ``figures.json``, ``table.md``, and last ``metrics.json``."""
     drawn = {}
     for name, plot in figures_of(comparison).items():
         axes = plot(comparison)
@@ -50,6 +52,8 @@ def write_analysis(comparison: "Comparison", folder: Path) -> None:
         axes[0].figure.set_layout_engine("none")  # it is laid out now, and need not be a second time
         figures.saved(axes, folder / f"{name}.svg")
         drawn[name] = light_picture(folder / f"{name}.png")
+    with written_whole(folder / "figures.json", overwrite=True) as path:
+        path.write_text(json.dumps(figure_data(comparison), ensure_ascii=False, allow_nan=False), encoding="utf-8")
     with written_whole(folder / "table.md", overwrite=True) as path:
         path.write_text(markdown_table(comparison) + "\n", encoding="utf-8")
     with written_whole(folder / "report.html", overwrite=True) as path:

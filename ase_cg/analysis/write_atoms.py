@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_cg.analysis.backmap import backmapping
-from ase_cg.analysis.backmap_energy import Minimizer
+from ase_cg.analysis.backmap import Backmapping, backmapping
+from ase_cg.analysis.backmap_energy import Minimizer, Relaxation
 from ase_cg.analysis.bead_frames import beads_of, spread_frames
-from ase_cg.analysis.side_chains import add_side_chains
+from ase_cg.analysis.side_chains import add_side_chains, check_side_chains
 from ase_cg.analysis.sources import open_source
 from ase_cg.errors import InputError
 from ase_cg.files import refuse_existing, written_whole
@@ -45,7 +45,8 @@ def write_atoms(
     frames : int, optional
         How many, evenly spaced; by default all.
     minimize : bool
-        Minimise around the beads in OpenMM. A backbone without a structure is minimised as glycines.
+        Minimise around the beads in OpenMM. A backbone without a structure is minimised as glycines, and once more
+        with its side chains where it gets them.
     side_chains : bool
         Complete a backbone with PDBFixer.
     overwrite, quiet : bool
@@ -72,20 +73,34 @@ def write_atoms(
     mapped = backmapping(topology, resolution, structure)
     if side_chains and not mapped.is_stand_in:
         raise InputError("side chains come with the structure already; leave --side-chains or --structure out")
+    if side_chains:
+        check_side_chains(topology.residue_names)
     beads = spread_frames(opened, frames)
     with announced(f"Rebuilding the atoms of {len(beads)} frames", quiet=quiet):
-        energies = None
-        if minimize:
-            atoms, energies = Minimizer(mapped).minimized(beads)
-        else:
-            atoms = mapped.build(beads)
-        made = mapped.topology
-        if mapped.is_stand_in:
-            made, atoms = mapped.backbone(atoms)
-        if side_chains:
-            made, atoms = add_side_chains(made, atoms)
+        made, atoms, energies = _rebuilt(mapped, beads, minimize=minimize, side_chains=side_chains)
         _write(target, made, atoms)
     return energies
+
+
+def _rebuilt(
+    mapped: Backmapping, beads: NDArray[np.float32], *, minimize: bool, side_chains: bool
+) -> tuple[Any, NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return topology, atoms (F, n, 3) in Å, and energies in kcal/mol where they were minimised."""
+    made, energies = mapped.topology, None
+    if minimize:
+        atoms, energies = Minimizer(mapped).minimized(beads)
+    else:
+        atoms = mapped.build(beads)
+    if mapped.is_stand_in:
+        made, atoms = mapped.backbone(atoms)
+    if not side_chains:
+        return made, atoms, energies
+    made, atoms = add_side_chains(made, atoms)
+    if minimize:
+        # The backbone is held first, or atoms that clash would pull it, and turn residues inside out.
+        for held in ("name N CA C O CB", "name CA"):
+            atoms, energies = Relaxation(made, made.select(held)).relaxed(atoms)
+    return made, atoms, energies
 
 
 def _write(target: Path, topology: Any, atoms: NDArray[np.float64]) -> None:

@@ -61,6 +61,7 @@ class Entry:
 
     def write(self, record: dict[str, Any]) -> None:
         """Write the record, after the package, and delete the oldest entries beyond the limit."""
+        self.package.chmod(0o600)  # whatever the umask: code that others may write to is not run
         with written_whole(self.record, overwrite=True) as partial:
             partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
         prune(LIMIT)
@@ -97,10 +98,10 @@ def make_folder(folder: Path) -> None:
     _check_owner(folder)
 
 
-def entry(key: str) -> Entry:
+def entry(key: str, suffix: str = ".pt2") -> Entry:
     """Return the place of an entry."""
     folder = cache_folder()
-    return Entry(folder / f"{key}.pt2", folder / f"{key}.json")
+    return Entry(folder / f"{key}{suffix}", folder / f"{key}.json")
 
 
 def make_key(**parts: Any) -> str:
@@ -119,14 +120,14 @@ def make_key(**parts: Any) -> str:
 
 def cached_size() -> tuple[int, int]:
     """Return how many packages there are and how many bytes they take."""
-    packages = [_size(path) for path in _files("*.pt2")]
+    packages = [_size(path) for path in _packages()]
     return len(packages), sum(packages)
 
 
 def clear() -> tuple[int, int]:
     """Delete all packages; returns what :func:`cached_size` did before."""
     found = cached_size()
-    for path in [*_files("*.json"), *_files("*.pt2")]:
+    for path in [*_files("*.json"), *_packages()]:
         path.unlink(missing_ok=True)
     return found
 
@@ -135,7 +136,7 @@ def prune(limit: int) -> None:
     """Delete the packages that were not used for longest, until the rest take no more than `limit` bytes."""
     # Whole entries, and what killed processes left.
     total = 0
-    for package in sorted(_files("*.pt2"), key=_last_used, reverse=True):
+    for package in sorted(_packages(), key=_last_used, reverse=True):
         total += _size(package)
         if total > limit:
             package.with_suffix(".json").unlink(missing_ok=True)
@@ -146,6 +147,10 @@ def _files(pattern: str) -> list[Path]:
     """Return the cache's files; hidden ones are being written."""
     folder = cache_folder()
     return [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")] if folder.is_dir() else []
+
+
+def _packages() -> list[Path]:
+    return [*_files("*.pt2"), *_files("*.so")]
 
 
 def _size(path: Path) -> int:

@@ -17,7 +17,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError
 from ase_cg.files import written_whole
-from ase_cg.inference import cache
+from ase_cg.inference import cache, native
 from ase_cg.inference.dense import DenseModel
 from ase_cg.inference.export import Function, Replay, fused, has_compiler, read_package, write_package
 from ase_cg.inference.gate import GATE, Gate
@@ -27,7 +27,7 @@ from ase_cg.progress import waiting
 Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
 
-INTERVALS = (128, 256, 512, 1024)
+INTERVALS = (32, 64, 128, 256, 512, 1024)
 CHUNK_BEADS = 640  # beads a processor's cache holds the features of
 MAX_CHUNK = 32  # replicas
 MAX_BEADS = 1000  # all pairs in memory beyond this are too many
@@ -236,10 +236,12 @@ def compile_model(
         "device": str(where) if where.type == "cpu" else torch.cuda.get_device_name(where),
         "dtype": dtype,
     }
-    dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge)
-    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals})
+    compiler = where.type != "cpu" or has_compiler()
+    natively = compiler and where.type == "cpu" and topology.n_beads >= native.SMALLEST and native.load(quiet=quiet)
+    dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge, native=natively)
+    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals, "native": natively})
     compiled.force_error = error
-    if where.type == "cpu" and not has_compiler():
+    if not compiler:
         warnings.warn(
             "no C++ compiler was found, so PyTorch evaluates the model operation by operation, several times slower; "
             "install g++",
@@ -319,12 +321,19 @@ def _chunk(replicas: int, n_beads: int) -> int:
 
 
 def _tabulated(
-    model: CGModel, topology: BeadTopology, chunk: int, dtype: str, device: torch.device, gauge: Gate
+    model: CGModel,
+    topology: BeadTopology,
+    chunk: int,
+    dtype: str,
+    device: torch.device,
+    gauge: Gate,
+    *,
+    native: bool,
 ) -> tuple[DenseModel, int, float]:
     """Return the form with the smallest tables that passes the gate."""
     error = math.inf
     for intervals in INTERVALS:
-        dense = DenseModel(model, topology, chunk, getattr(torch, dtype), intervals, device)
+        dense = DenseModel(model, topology, chunk, getattr(torch, dtype), intervals, device, native=native)
         error = gauge.error(dense.energy_and_forces, chunk)
         if error <= gauge.limit:
             return dense, intervals, error

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ase_cg.inference import native
 from ase_cg.inference.tabulate import Knots, RadialTable, realized
 
 
@@ -23,6 +24,8 @@ class Product(NamedTuple):
     feature : int
         k, component of the features.
     coefficient : float
+    odd : bool
+        Whether Y[m] changes its sign with the direction.
     """
 
     out: int
@@ -30,9 +33,20 @@ class Product(NamedTuple):
     angular: int | None
     feature: int
     coefficient: float = 1.0
+    odd: bool = False
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers o, p, m, k, with −1 for no angular part."""
+        return [self.out, self.filter, -1 if self.angular is None else self.angular, self.feature]
+
+    @property
+    def coefficients(self) -> list[float]:
+        """The coefficient in a pair's direction and in the opposite one."""
+        return [self.coefficient, -self.coefficient if self.odd else self.coefficient]
 
 
-class Convolution:
+class Convolution(nn.Module):
     """Sum over neighbours, out_i,o,c = Σ_j Σ a · Y_m(i, j) · W_p,c(d_ij) · s_j,k,c over products (o, p, m, k, a).
 
     Neither the filters nor the products are kept: the derivative computes them again, which costs less than the memory.
@@ -42,29 +56,49 @@ class Convolution:
     table : RadialTable
         The filters W.
     products : sequence of Product
+    offset : Tensor of int64, shape (N,), optional
+        First row in the table of each second bead.
+
+    Attributes
+    ----------
+    native : bool
+        Whether it is done by :mod:`ase_cg.inference.native`, on a processor, rather than by PyTorch's operations; not
+        with an offset.
     """
 
-    def __init__(self, table: RadialTable, products: Iterable[Product]) -> None:
+    offset: Tensor
+    numbers: Tensor
+    coefficients: Tensor
+
+    def __init__(self, table: RadialTable, products: Iterable[Product], offset: Tensor | None = None) -> None:
+        super().__init__()
+        self.native = False
         self.table = table
         self.products = tuple(products)
         self.n_out = 1 + max(product.out for product in self.products)
+        self.register_buffer("offset", torch.zeros(0, dtype=torch.int64) if offset is None else offset)
+        self.register_buffer("numbers", torch.tensor([product.numbers for product in self.products]))
+        self.register_buffer("coefficients", torch.tensor([product.coefficients for product in self.products]).double())
 
-    def __call__(self, distance: Tensor, angular: Tensor | None, features: Tensor, knots: Knots) -> Tensor:
+    def forward(self, distance: Tensor, angular: Tensor | None, features: Tensor) -> Tensor:
         """Return the sum.
 
         Parameters
         ----------
         distance : Tensor, shape (R, N, N)
-            In Å; it carries the derivative, `knots` its place in the table.
+            In Å.
         angular : Tensor of shape (M, R, N, N), optional
             Y of each pair.
         features : Tensor, shape (K, R, N, C)
-        knots : Knots
 
         Returns
         -------
         Tensor, shape (O, R, N, C)
         """
+        if self.native:
+            return native.convolve(self, distance, angular, features)
+        knots = self.table.find(distance, self.offset if len(self.offset) else None)
+        # The distance carries the derivative, the knots its place in the table.
         result: Tensor = _Convolve.apply(distance, angular, features, knots.row, knots.fraction, self)  # type: ignore[no-untyped-call]
         return result
 

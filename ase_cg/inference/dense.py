@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph
+from ase_cg.inference.convolution import Convolution
 from ase_cg.inference.dense_mace import DenseMACE
 from ase_cg.inference.dense_painn import DensePaiNN
 from ase_cg.inference.dense_priors import DenseRepulsion, GraphTerm
 from ase_cg.inference.dense_schnet import DenseSchNet
 from ase_cg.inference.pairs import FAR, find_pairs
+from ase_cg.inference.tabulate import realized
 from ase_cg.models.backbones.mace import MACE
 from ase_cg.models.backbones.painn import PaiNN
 from ase_cg.models.backbones.schnet import SchNet
@@ -35,6 +37,8 @@ class DenseModel(nn.Module):
     intervals : int
         Of the tables of radial functions.
     device : torch.device
+    native : bool
+        Whether sums over neighbours are done by :mod:`ase_cg.inference.native`.
     """
 
     itself: Tensor
@@ -47,6 +51,8 @@ class DenseModel(nn.Module):
         dtype: torch.dtype,
         intervals: int,
         device: torch.device | str = "cpu",
+        *,
+        native: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = dtype
@@ -57,17 +63,20 @@ class DenseModel(nn.Module):
         terms: list[EnergyTerm] = list(exact.priors.terms.values())  # type: ignore[arg-type]
         if exact.backbone is not None:
             terms.append(exact.backbone)
-        self.terms = nn.ModuleList(_dense(term, one, intervals) or term for term in terms)
+        self.terms = nn.ModuleList(_dense(term, one, intervals, native=native) or term for term in terms)
         self.to(device, dtype).requires_grad_(requires_grad=False)
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                module.native = native
         # What has no dense form of its own is evaluated on the graph of all copies.
         copies = exact.graph(topology, replicas).to(device, dtype)
         for number, term in enumerate(self.terms):
             if isinstance(term, EnergyTerm):
                 self.terms[number] = GraphTerm(term, copies)
 
-    def forward(self, positions: Tensor) -> Tensor:
-        """Return the energy of each replica in eV, shape (R,), at positions (R, N, 3) in Å, in `dtype`."""
-        pairs = find_pairs(positions, self.itself)
+    def forward(self, components: Tensor) -> Tensor:
+        """Return the energy of each replica in eV, shape (R,), at positions (3, R, N) in Å, in `dtype`."""
+        pairs = find_pairs(components, self.itself)
         energies = [term(pairs) for term in self.terms]
         return torch.stack(energies).sum(0)
 
@@ -75,21 +84,22 @@ class DenseModel(nn.Module):
         """Return energies (R,) in eV and forces (R, N, 3) in eV/Å at positions (R, N, 3), all in double precision."""
         # Far from the origin single precision would be lost on the distance travelled.
         centred = (positions - positions.mean(1, keepdim=True)).to(self.dtype)
+        components = realized(centred.permute(2, 0, 1).contiguous())
         with torch.enable_grad():
-            centred = centred.detach().requires_grad_(True)
-            energy = self(centred)
-            (gradient,) = torch.autograd.grad(energy.sum(), centred)
-        return energy.detach().double(), -gradient.double()
+            components = components.detach().requires_grad_(True)
+            energy = self(components)
+            (gradient,) = torch.autograd.grad(energy.sum(), components)
+        return energy.detach().double(), -gradient.permute(1, 2, 0).double().contiguous()
 
 
-def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int) -> nn.Module | None:
+def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int, *, native: bool) -> nn.Module | None:
     """Return the dense form of a term on one molecule, or None if it has none."""
     if isinstance(term, Repulsion):
         return DenseRepulsion(term, graph)
     if isinstance(term, SchNet):
-        return DenseSchNet(term, graph.bead_type, intervals)
+        return DenseSchNet(term, graph.bead_type, intervals, fold=not native)
     if isinstance(term, PaiNN):
         return DensePaiNN(term, graph.bead_type, intervals)
     if isinstance(term, MACE):
-        return DenseMACE(term, graph.bead_type, intervals)
+        return DenseMACE(term, graph.bead_type, intervals, fold=not native)
     return None

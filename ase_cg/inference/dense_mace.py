@@ -26,9 +26,11 @@ class DenseMACE(nn.Module):
     bead_type : Tensor, shape (N,)
     intervals : int
         Of the tables.
+    fold : bool
+        Whether matrices may go into tables for each type.
     """
 
-    def __init__(self, network: MACE, bead_type: Tensor, intervals: int) -> None:
+    def __init__(self, network: MACE, bead_type: Tensor, intervals: int, *, fold: bool = True) -> None:
         super().__init__()
         inner: Any = network.network  # of modules that know nothing of types
         angular = blocks(inner.spherical_harmonics.irreps_out)
@@ -42,7 +44,7 @@ class DenseMACE(nn.Module):
         for number, (interaction, product) in enumerate(layers):
             known = embedded if number == 0 else None
             radial = _Radial(inner, interaction)
-            self.interactions.append(DenseInteraction(interaction, radial, bead_type, intervals, known))
+            self.interactions.append(DenseInteraction(interaction, radial, bead_type, intervals, known, fold=fold))
             self.contractions.append(DenseProduct(product, interaction, bead_type, known))
         self.readouts = nn.ModuleList(DenseReadout(readout) for readout in inner.readouts)
         self.scale, self.shift = (float(value) for value in (inner.scale_shift.scale, inner.scale_shift.shift))
@@ -50,7 +52,7 @@ class DenseMACE(nn.Module):
     def forward(self, pairs: Pairs) -> Tensor:
         """Return the energy of each replica in eV, shape (R,)."""
         # MACE's direction of an edge is that from the neighbour to the bead.
-        unit = (-pairs.vectors / pairs.distance[..., None]).permute(3, 0, 1, 2)
+        unit = -pairs.vectors / pairs.distance
         angular = self.harmonics(unit)
         x: Tensor | None = None
         energies = []
@@ -89,14 +91,22 @@ class DenseInteraction(nn.Module):
     bead_type : Tensor, shape (N,)
     intervals : int
     embedded : Tensor of shape (types, C), optional
-        Features by type, where the layer sees nothing else: they go into the tables, with the mixing.
+        Features by type, where the layer sees nothing else.
+    fold : bool
+        Whether these, and the mixing, may go into tables for each type.
     """
 
-    offset: Tensor | None
     sent: Tensor | None
 
     def __init__(
-        self, module: Any, radial: _Radial, bead_type: Tensor, intervals: int, embedded: Tensor | None
+        self,
+        module: Any,
+        radial: _Radial,
+        bead_type: Tensor,
+        intervals: int,
+        embedded: Tensor | None,
+        *,
+        fold: bool,
     ) -> None:
         super().__init__()
         product = module.conv_tp
@@ -110,7 +120,8 @@ class DenseInteraction(nn.Module):
             for place in coefficients.nonzero().tolist():
                 first, second, out = (start[part] + m for start, part, m in zip(starts, step[:3], place, strict=True))
                 harmonic = None if parts[1].degree == 0 else second
-                products.append(Product(out, path, harmonic, first, float(coefficients[tuple(place)])))
+                a = float(coefficients[tuple(place)])
+                products.append(Product(out, path, harmonic, first, a, odd=parts[1].degree % 2 == 1))
         paths = [radial.path(path, channels) for path in range(len(product.instructions))]
         cutoff = float(radial.embedding.cutoff_fn.r_max)
         table = RadialTable(paths, cutoff, intervals)
@@ -118,35 +129,33 @@ class DenseInteraction(nn.Module):
         mixed = _mix_middle(module, middle)
         self.degrees = [block.degree for block in blocks(module.irreps_out)]
         self.middle = [(block.degree, start) for block, start in zip(middle, starts[2], strict=True)]
-        self.register_buffer("offset", None)
+        offset = None
         self.register_buffer("sent", None)
         self.folded = False
         if embedded is not None:
             types, which = torch.unique(bead_type, return_inverse=True)
             sent = embedded @ up[0]
-            self.folded = len(types) * table.rows.numel() <= MAX_NUMBERS and len(middle) == len(self.degrees)
+            self.folded = fold and len(types) * table.rows.numel() <= MAX_NUMBERS and len(middle) == len(self.degrees)
             if self.folded:
                 weights = [torch.stack([sent[t][:, None] * mixed[degree] for degree in self.degrees]) for t in types]
-                table, self.offset = by_type(table, weights, which)
+                table, offset = by_type(table, weights, which)
                 sent = torch.ones(1, channels, dtype=sent.dtype)
             else:
                 sent = sent[bead_type]
             self.sent = sent[None, None]
-        self.table = table
-        self.products = products
+        self.convolution = Convolution(table, products, offset)
         self.up = nn.ParameterList(up)
         self.mixed = nn.ParameterList(mixed[degree] for degree in self.degrees)
 
     def forward(self, pairs: Pairs, angular: Tensor, x: Tensor | None) -> Tensor:
         """Return messages (components, R, N, C), degree by degree."""
-        knots = self.table.find(pairs.distance, self.offset if self.folded else None)
         if x is None:
             features = cast("Tensor", self.sent)
         else:
             sizes = [2 * degree + 1 for degree in range(len(self.up))]
             parts = torch.split(x, sizes)
             features = torch.cat([part @ weight for part, weight in zip(parts, self.up, strict=True)])
-        received = Convolution(self.table, self.products)(pairs.distance, angular, features, knots)
+        received: Tensor = self.convolution(pairs.distance, angular, features)
         if self.folded:
             return received
         messages = []

@@ -14,7 +14,7 @@ from ase_cg.models.backbones.radial import cosine_cutoff
 
 AXES = range(3)
 # Component 0 of the sum is what the scalars receive, 1 to 3 what the vectors do.
-FIRST = (Product(0, 0, None, 0), *(Product(1 + x, 1, x, 1) for x in AXES))
+FIRST = (Product(0, 0, None, 0), *(Product(1 + x, 1, x, 1, odd=True) for x in AXES))
 LATER = (*FIRST, *(Product(1 + x, 2, None, 2 + x) for x in AXES))
 
 
@@ -36,15 +36,16 @@ class DensePaiNN(nn.Module):
     def __init__(self, network: PaiNN, bead_type: Tensor, intervals: int) -> None:
         super().__init__()
         self.messages, self.updates, self.head = network.messages, network.updates, network.head
-        tables = []
+        convolutions: list[Convolution] = []
         start = 0
         for width, message in zip(network.widths, self.messages, strict=True):
             features = cast("Message", message).features
             starts = range(start, start + width, features)
             functions = [_filter(network, slice(first, first + features)) for first in starts]
-            tables.append(RadialTable(functions, network.cutoff, intervals))
+            table = RadialTable(functions, network.cutoff, intervals)
+            convolutions.append(Convolution(table, LATER if convolutions else FIRST))
             start += width
-        self.tables = nn.ModuleList(tables)
+        self.convolutions = nn.ModuleList(convolutions)
         self.features = cast("Message", self.messages[0]).features
         embedded = network.embedding(bead_type)
         self.register_buffer("embedded", embedded[None])
@@ -53,17 +54,14 @@ class DensePaiNN(nn.Module):
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return the energy of each replica in eV, shape (R,)."""
-        directions = pairs.vectors / torch.sqrt(pairs.squared + SOFT_DIRECTION**2)[..., None]
-        angular = directions.permute(3, 0, 1, 2)
+        angular = pairs.vectors / torch.sqrt(pairs.squared + SOFT_DIRECTION**2)
         s, v = self.embedded, None
         for number, layer in enumerate(self.messages):
-            table = cast("RadialTable", self.tables[number])
             parts = (self.sent if number == 0 else cast("Message", layer).net(s)).split(self.features, dim=-1)
             features = [parts[0], parts[1]]
             if v is not None:
                 features += [parts[2] * v[x] for x in AXES]
-            convolution = Convolution(table, FIRST if number == 0 else LATER)
-            received = convolution(pairs.distance, angular, torch.stack(features), table.find(pairs.distance))
+            received = self.convolutions[number](pairs.distance, angular, torch.stack(features))
             s = s + received[0]
             v = received[1:] if v is None else v + received[1:]
             s, v = _update(cast("Update", self.updates[number]), s, v)

@@ -1,5 +1,6 @@
 """SchNet in a dense layout: tabulated filters, and what does not depend on positions multiplied out beforehand."""
 
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -29,26 +30,30 @@ class DenseSchNet(nn.Module):
     bead_type : Tensor, shape (N,)
     intervals : int
         Of the tables.
+    fold : bool
+        Whether matrices may go into tables for each type.
     """
 
     sent: Tensor
-    offset: Tensor | None
 
-    def __init__(self, network: SchNet, bead_type: Tensor, intervals: int) -> None:
+    def __init__(self, network: SchNet, bead_type: Tensor, intervals: int, *, fold: bool = True) -> None:
         super().__init__()
         layers = [cast("Interaction", layer) for layer in network.interactions]
         embedded = network.embedding(bead_type)
         sent = layers[0].inward(embedded)
         types, which = torch.unique(bead_type, return_inverse=True)
         weight = cast("nn.Linear", layers[0].outward[0]).weight
-        self.folded = len(types) * COEFFICIENTS * intervals * len(weight) <= MAX_NUMBERS
+        self.folded = fold and len(types) * COEFFICIENTS * intervals * len(weight) <= MAX_NUMBERS
         tables = [RadialTable([_filters(network, layer)], network.cutoff, intervals) for layer in layers]
-        self.register_buffer("offset", None)
+        offset = None
         if self.folded:
             folded = [(weight * sent[bead_type == t][0]).T[None] for t in types]
-            tables[0], self.offset = by_type(tables[0], folded, which)
+            tables[0], offset = by_type(tables[0], folded, which)
             sent = torch.ones(1, len(weight), dtype=weight.dtype)
-        self.tables = nn.ModuleList(tables)
+        offsets = [offset, *[None for _ in tables[1:]]]
+        self.convolutions = nn.ModuleList(
+            Convolution(*parts) for parts in zip(tables, repeat(ONE), offsets, strict=False)
+        )
         self.register_buffer("sent", sent[None, None])
         self.merged = len(layers) <= MAX_MERGED
         self._multiply_out(network, layers, embedded)
@@ -80,11 +85,11 @@ class DenseSchNet(nn.Module):
         """Return the energy of each replica in eV, shape (R,)."""
         held = list(self.start)
         sent = self.sent
-        for number, (table, inner, outer) in enumerate(zip(self.tables, self.inner, self.outer, strict=True)):
-            radial, linear = cast("RadialTable", table), cast("nn.Linear", inner)
+        layers = zip(self.convolutions, self.inner, self.outer, strict=True)
+        for number, (convolution, inner, outer) in enumerate(layers):
+            linear = cast("nn.Linear", inner)
             first = number == 0 and self.folded
-            knots = radial.find(pairs.distance, self.offset if first else None)
-            received = Convolution(radial, ONE)(pairs.distance, None, sent, knots)[0]
+            received = convolution(pairs.distance, None, sent)[0]
             hidden = tanh(received + linear.bias if first else linear(received))
             added = outer(hidden)
             if self.merged:

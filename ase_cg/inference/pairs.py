@@ -15,8 +15,8 @@ class Pairs(NamedTuple):
     ----------
     positions : Tensor, shape (R, N, 3)
         In Å, relative to the replica's centre.
-    vectors : Tensor, shape (R, N, N, 3)
-        From the first to the second bead, in Å.
+    vectors : Tensor, shape (3, R, N, N)
+        From the first to the second bead, in Å; the components in front, so that loops run along the beads.
     squared : Tensor, shape (R, N, N)
         Squared distance in Å²; 10⁸ where a bead meets itself.
     distance : Tensor, shape (R, N, N)
@@ -29,9 +29,9 @@ class Pairs(NamedTuple):
     distance: Tensor
 
 
-def find_pairs(positions: Tensor, itself: Tensor) -> Pairs:
-    """Return all pairs of positions (R, N, 3); `itself` (N, N) is 10⁸ on the diagonal and 0 elsewhere."""
-    vectors = positions[:, None] - positions[:, :, None]
-    squared = (vectors * vectors).sum(-1) + itself
+def find_pairs(components: Tensor, itself: Tensor) -> Pairs:
+    """Return all pairs of positions (3, R, N); `itself` (N, N) is 10⁸ on the diagonal and 0 elsewhere."""
+    vectors = components[:, :, None] - components[:, :, :, None]
+    squared = (vectors * vectors).sum(0) + itself
     # Two beads on one spot would give 0/0 in the gradient; a vanishing distance gives zero instead.
-    return Pairs(positions, vectors, squared, torch.sqrt(squared.clamp_min(1e-12)))
+    return Pairs(components.permute(1, 2, 0), vectors, squared, torch.sqrt(squared.clamp_min(1e-12)))

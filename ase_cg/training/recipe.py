@@ -108,11 +108,32 @@ class SimulationSection(Section):
 
 
 class AnalysisSection(Section):
-    """What the model is compared with."""
+    """What the model is compared with, and how: the options of :func:`ase_cg.analyze`."""
 
     reference: Path | None = None
+    native: Path | None = None
     bins: int = Field(default=30, ge=2)
     discard: float = Field(default=0.1, ge=0, lt=1)
+    lag: int = Field(default=10, ge=0)
+    model_lag: int | None = Field(default=None, ge=1)
+    clusters: int = Field(default=100, ge=2)
+    macrostates: int = Field(default=2, ge=2)
+    reweight: Literal["none", "reference", "all"] = "none"
+    backmap: int = Field(default=0, ge=0)
+    structure: Path | None = None
+
+    @model_validator(mode="after")
+    def _that_fit_together(self) -> Self:
+        if self.macrostates > self.clusters:
+            raise ValueError(f"has more macrostates ({self.macrostates}) than clusters ({self.clusters})")
+        if self.structure is not None and not self.backmap:
+            raise ValueError("has a structure, which only backmap uses; give backmap a number of frames")
+        return self
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the section with its paths taken relative to a folder."""
+        paths = ("reference", "native", "structure")
+        return self.model_copy(update={name: relative(getattr(self, name), folder) for name in paths})
 
 
 class Recipe(Section):
@@ -197,6 +218,6 @@ class Recipe(Section):
                 "data": data.model_copy(update={"dataset": relative(data.dataset, folder)}),
                 "training": self.training.relative_to(folder),
                 "simulation": self.simulation.model_copy(update={"start": relative(self.simulation.start, folder)}),
-                "analysis": self.analysis.model_copy(update={"reference": relative(self.analysis.reference, folder)}),
+                "analysis": self.analysis.relative_to(folder),
             }
         )

@@ -8,7 +8,8 @@ import pytest
 
 from ase_cg import InputError, map_trajectory
 from ase_cg.analysis import features, sources
-from ase_cg.analysis.native import NativeStructure, check_same_beads
+from ase_cg.analysis.native import NativeStructure
+from ase_cg.analysis.same_beads import check_same_beads
 from ase_cg.analysis.slow_coordinates import per_piece
 from ase_cg.analysis.sources import open_source
 from ase_cg.beads.topology import BeadTopology
@@ -119,6 +120,30 @@ def test_other_beads_are_named(chignolin, tmp_path, shared):
     check_same_beads(["HID:CA"], ["HIE:CA"], "one", "other")
     with pytest.raises(InputError, match=r"native\.pdb does not exist"):
         NativeStructure.read(tmp_path / "native.pdb", source.topology, "calpha")
+
+
+@pytest.mark.parametrize("resolution", ["backbone", "heavy"])
+def test_a_native_structure_may_list_the_atoms_of_a_residue_in_another_order(
+    chignolin, experimental, shared, tmp_path, resolution
+):
+    folder = shared / "chignolin_all_atom"
+    path = map_trajectory(
+        folder / "traj_1.dcd",
+        tmp_path / "r.h5",
+        topology=folder / "traj_1.pdb",
+        resolution=resolution,
+        temperature=300,
+        quiet=True,
+    )
+    source, alphas = open_source(path, "r"), open_source(chignolin, "reference")
+    native = NativeStructure.read(experimental, source.topology, resolution)
+    atoms = mdtraj.load(str(experimental)).topology
+    assert source.topology.names[2] == "TYR:CB"
+    assert [a.name for a in atoms.residue(0).atoms][2] == "C"
+    index = atoms.select("resid 0 and name CB")[0]
+    assert native.positions[2] == pytest.approx(10 * mdtraj.load(str(experimental)).xyz[0, index], abs=1e-4)
+    of_alphas = NativeStructure.read(experimental, alphas.topology, "calpha")
+    assert per_piece(source, native.rmsd)[0] == pytest.approx(per_piece(alphas, of_alphas.rmsd)[1], abs=1e-4)
 
 
 def _write(folder, lengths, **record):

@@ -9,6 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
 from ase_cg.analysis import free_energy, jensen_shannon, pmf_error, wasserstein
+from ase_cg.analysis.metrics import wasserstein_distances
 
 distributions = arrays(float, 12, elements=st.floats(0, 1)).filter(lambda x: x.sum() > 0.1).map(lambda x: x / x.sum())
 
@@ -44,3 +45,12 @@ def test_free_energy_is_minus_the_logarithm():
     surface = free_energy(np.array([0.5, 0.25, 0.0]))
     assert surface[:2] == pytest.approx([0.0, np.log(2)])
     assert surface[2] == np.inf
+
+
+def test_wasserstein_distance_on_a_circle():
+    """A peak that crosses the cut is near, not far."""
+    p, q = np.zeros((2, 360))
+    p[[359, 0]] = 0.5
+    q[[1, 2]] = 0.5
+    assert wasserstein_distances(p, q, 1.0) > 100
+    assert wasserstein_distances(p, q, 1.0, periodic=True) == pytest.approx(2)

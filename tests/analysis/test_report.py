@@ -23,6 +23,7 @@ from ase_cg.analysis import (
     plot_surfaces,
     plot_timescales,
 )
+from ase_cg.analysis.table import _with_error
 
 CHROMIUM = shutil.which("chromium")
 PROBE = """
@@ -195,6 +196,26 @@ def test_numbers_and_figures_lie_beside_it(comparison, folder):
         assert "<svg" in (out / f"{name}.svg").read_text()
 
 
+def test_what_the_figures_show_is_there_as_numbers(comparison, folder):
+    data = json.loads((folder / "out" / "figures.json").read_text())
+    surface = plot_surfaces(comparison)[1].images[0].get_array().T
+    written = np.array(data["surfaces"]["tica"]["free_energy_kT"]["model 0 <b>"], dtype=float)
+    seen = np.isfinite(written)
+    assert written.shape == (30, 30) == (len(data["surfaces"]["tica"]["x_edges"]) - 1,) * 2
+    assert written[seen] == pytest.approx(np.asarray(surface)[seen], rel=1e-4)
+    assert np.nanmin(written) == 0
+    for line, ensemble in zip(plot_bonds(comparison)[0].lines, comparison.ensembles, strict=True):
+        curve = data["distributions"]["bonds"]["TYR2–TYR3"]
+        assert curve["density"][ensemble] == pytest.approx(line.get_ydata(), rel=1e-4)
+        assert curve["x"] == pytest.approx(line.get_xdata(), rel=1e-4)
+    drawn = plot_series(comparison, "rmsd")[0].lines[1]
+    assert data["over_time"]["rmsd"]["reference"][1]["values"] == pytest.approx(drawn.get_ydata(), rel=1e-4)
+    assert data["over_time"]["rmsd"]["reference"][1]["time_frames"] == pytest.approx(drawn.get_xdata())
+    assert np.array(data["contacts"]["reference"]) == pytest.approx(comparison.reference.contacts, abs=1e-4)
+    implied = comparison.kinetics["reference"].implied
+    assert np.array(data["kinetics"]["reference"]["observed"]) == pytest.approx(implied.estimated, abs=1e-4)
+
+
 def test_figures_are_axes_for_notebooks(comparison):
     from matplotlib.figure import Figure
 
@@ -221,3 +242,9 @@ def test_figures_are_axes_for_notebooks(comparison):
     dihedrals = plot_distributions(comparison, "dihedrals")
     area = [np.trapezoid(line.get_ydata(), line.get_xdata()) for line in dihedrals[0].lines]
     assert area == pytest.approx([1, 1, 1], abs=0.05)  # densities per degree
+
+
+def test_a_number_whose_error_is_not_known_says_so():
+    assert _with_error(2.1, np.nan, "{:.2f}") == "2.10 ± unknown"
+    assert _with_error(2.1, 0.25, "{:.2f}") == "2.10 ± 0.25"
+    assert _with_error(np.inf, np.nan, "{:.2f}") == "—"

@@ -1,15 +1,16 @@
 """Recipes: every wrong key or value is named, with the nearest right one."""
 
+import inspect
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
 
-from ase_cg import Recipe
+from ase_cg import Recipe, analyze
 from ase_cg.dynamics.integrators import IntegratorName
 from ase_cg.errors import InputError
-from ase_cg.training.recipe import SimulationSection
+from ase_cg.training.recipe import AnalysisSection, SimulationSection
 from tests.conftest import ROOT
 
 GOOD = {"name": "x", "data": {"dataset": "d.h5"}, "labels": "noise", "noise_std": 0.05}
@@ -29,7 +30,22 @@ def test_our_own_recipes_are_valid_and_their_inputs_exist(path):
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path):
-    assert _read(tmp_path, GOOD).data.dataset == tmp_path / "d.h5"
+    paths = {"reference": "r.h5", "native": "../n.pdb", "structure": "s.pdb"}
+    read = _read(tmp_path, GOOD | {"analysis": paths | {"backmap": 1}})
+    assert read.data.dataset == tmp_path / "d.h5"
+    assert {name: getattr(read.analysis, name) for name in paths} == {n: tmp_path / p for n, p in paths.items()}
+
+
+def test_the_analysis_of_a_recipe_has_the_options_of_analyze():
+    """All but the size of the grid have the same defaults, too."""
+    options = {
+        name: option.default
+        for name, option in inspect.signature(analyze).parameters.items()
+        if name not in {"simulation", "output", "prior_simulation", "overwrite", "quiet"}
+    }
+    section = AnalysisSection().model_dump()
+    assert set(section) == set(options)
+    assert {name for name in section if section[name] != options[name]} == {"reference", "bins"}
 
 
 def test_a_backbone_is_a_name_or_a_name_with_hyper_parameters(tmp_path):
@@ -72,6 +88,18 @@ def test_a_backbone_is_a_name_or_a_name_with_hyper_parameters(tmp_path):
         ({"simulation": {"temperature": [300, -1]}}, "it must be a positive temperature in K, or a list of them"),
         ({"simulation": {"minimize": "perhaps"}}, "simulation.minimize cannot be 'perhaps'"),
         ({"simulation": {"exchange_interval": "1"}}, r"simulation.exchange_interval cannot be '1': '1' is not a time"),
+        ({"analysis": {"bin": 3}}, "analysis.bin is no key of a recipe; did you mean 'bins'"),
+        ({"analysis": {"bins": 1}}, "analysis.bins cannot be 1: .* greater than or equal to 2"),
+        ({"analysis": {"discard": 1}}, "analysis.discard cannot be 1"),
+        ({"analysis": {"lag": -1}}, "analysis.lag cannot be -1"),
+        ({"analysis": {"lag": 2.5}}, r"analysis.lag cannot be 2\.5"),
+        ({"analysis": {"model_lag": 0}}, "analysis.model_lag cannot be 0"),
+        ({"analysis": {"clusters": 1}}, "analysis.clusters cannot be 1"),
+        ({"analysis": {"macrostates": 1}}, "analysis.macrostates cannot be 1"),
+        ({"analysis": {"macrostates": 9, "clusters": 8}}, r"more macrostates \(9\) than clusters \(8\)"),
+        ({"analysis": {"reweight": "al"}}, "analysis.reweight cannot be 'al'; did you mean 'all'"),
+        ({"analysis": {"backmap": -1}}, "analysis.backmap cannot be -1"),
+        ({"analysis": {"structure": "a.pdb"}}, "analysis has a structure, which only backmap uses"),
         ({"simulation": {"checkpoint_interval": "3 fs"}}, "checkpoint_interval .* no whole multiple of time_step"),
     ],
 )
