@@ -12,8 +12,8 @@ def with_recorded_forces(labelled: MoleculeData, recorded: MoleculeData) -> Mole
     """Return labels and recorded frames of a molecule together, each set weighted by the inverse of its variance.
 
     A label at y and a recorded force at x both have the mean force where they are as conditional mean, so a loss of
-    both has its minimum there with any weights. The force of a frame cannot be added to its label: it belongs to x, and no
-    rule carries it to y. Of all weights those that are inverse to the variances about the mean force give the least
+    both has its minimum there with any weights. The force of a frame cannot be added to its label: it belongs to x, and
+    no rule carries it to y. Of all weights those that are inverse to the variances about the mean force give the least
     variance of what is fitted (Gauss and Markov, for noise of two strengths). The mean square of the mean force is not
     known; it is the same in both sets and small beside those of the labels, whose mean squares stand for variances.
 

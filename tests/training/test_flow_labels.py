@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from ase_cg import CGModel, Recipe, train
+from ase_cg.analysis.describe import describe
+from ase_cg.cli.show_info import show_info
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
@@ -161,8 +163,16 @@ def test_frames_that_failed_are_counted_in_a_warning(stiff_pair, tmp_path, monke
     assert counts["dropped"] == counts["labelled"]
 
 
-def test_a_label_set_is_a_dataset_to_train_on(stiff_pair, tmp_path):
+def test_a_label_set_is_told_of_and_is_a_dataset_to_train_on(stiff_pair, tmp_path, capsys):
     _quietly(_recipe(stiff_pair, training={"fraction": 0.02}), tmp_path / "t")
+    described = describe(tmp_path / "t")
+    assert described["flow"] == describe(tmp_path / "t" / "flow")
+    assert described["flow"]["finished"]
+    assert described["flow"]["labelled"]
+    show_info(described)
+    shown = capsys.readouterr().out
+    assert "flow cnf, finished: 2 of 2 epochs" in shown
+    assert "pair: 0 of 1 bonds reproduced" in shown
     shutil.copy(tmp_path / "t" / "flow" / "labels.h5", tmp_path / "labels.h5")
     recipe = _recipe(tmp_path / "labels.h5", training={"epochs": 1})
     recipe = recipe.model_copy(update={"labels": "atomistic", "kernel": None})
