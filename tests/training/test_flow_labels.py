@@ -242,5 +242,7 @@ def test_wrong_kernels_are_named(change, message):
 def test_the_kernel_of_flow_labels_has_a_default():
     recipe = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow"})
     assert recipe.flow_kernel.name == "cnf"
+    whole = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow", "kernel": "coupling"})
+    assert Recipe.model_validate(whole.model_dump()) == whole
     assert recipe.flow_kernel.noise_std == recipe.flow_kernel.prior_std == 0.05
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
