@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from ase_cg.data.mapping_settings import MappingSettings
+from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
@@ -151,7 +152,7 @@ class Recipe(Section):
     kernel: Annotated[KernelSection | None, BeforeValidator(_named)] = None
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
-    sharpened_priors: bool = True
+    sharpened_priors: bool | list[str] = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
     simulation: SimulationSection = SimulationSection()
@@ -164,6 +165,15 @@ class Recipe(Section):
         if len(set(names)) < len(names):
             raise ValueError("each prior is listed once")
         return priors
+
+    @model_validator(mode="after")
+    def _sharpened_are_priors(self) -> Self:
+        if not isinstance(self.sharpened_priors, bool):
+            known = [read_prior(prior)[0] for prior in self.priors]
+            unknown = next((name for name in self.sharpened_priors if name not in known), None)
+            if unknown is not None:
+                raise ValueError(f"sharpened_priors lists {unknown!r}, none of the priors; {hint(unknown, known)}")
+        return self
 
     @model_validator(mode="after")
     def _noise_where_used(self) -> Self:
@@ -188,6 +198,13 @@ class Recipe(Section):
     def flow_kernel(self) -> KernelSection | None:
         """The kernel that labels come from; None where they come from none."""
         return (self.kernel or KernelSection()) if self.labels in FLOW_LABELS else None
+
+    @property
+    def sharpened_names(self) -> tuple[str, ...]:
+        """The priors that are simulated as fitted to clean frames, though the network was trained with noised ones."""
+        if self.sharpened_priors is True:
+            return tuple(read_prior(prior)[0] for prior in self.priors)
+        return tuple(self.sharpened_priors or ())
 
     @property
     def noise_levels(self) -> tuple[float | None, ...]:
