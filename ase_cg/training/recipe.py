@@ -12,6 +12,7 @@ from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
+from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import whole_ratio
 
@@ -39,11 +40,16 @@ def _temperature(value: Any) -> float | list[float] | None:
     return _one_or_several(value, "temperature in K")
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 def _prior(spec: Any) -> Any:
     read_prior(spec)
     return spec
 
 
+FLOW_LABELS = ("flow", "flow_and_forces")
 NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
@@ -73,10 +79,6 @@ class BackboneSection(Section):
     def hyper_parameters(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 class SimulationSection(Section):
@@ -146,7 +148,8 @@ class Recipe(Section):
 
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
-    labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
+    labels: Literal["atomistic", "noise", "forces_and_noise", "flow", "flow_and_forces"] = "atomistic"
+    kernel: Annotated[KernelSection | None, BeforeValidator(_named)] = None
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
     sharpened_priors: bool | list[str] = True
@@ -176,9 +179,25 @@ class Recipe(Section):
     def _noise_where_used(self) -> Self:
         if self.labels == "atomistic" and self.noise_std is not None:
             raise ValueError("labels 'atomistic' add no noise; leave noise_std out, or use 'forces_and_noise'")
-        if self.labels != "atomistic" and self.noise_std is None:
+        by_flow = self.labels in FLOW_LABELS
+        if by_flow and self.noise_std is not None:
+            raise ValueError(
+                f"labels '{self.labels}' leave no noise in the positions; give kernel.noise_std, which the flow undoes"
+            )
+        if self.labels != "atomistic" and not by_flow and self.noise_std is None:
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
+
+    @model_validator(mode="after")
+    def _kernel_where_used(self) -> Self:
+        if self.labels not in FLOW_LABELS and self.kernel is not None:
+            raise ValueError(f"labels '{self.labels}' use no kernel; leave it out, or use labels 'flow'")
+        return self
+
+    @property
+    def flow_kernel(self) -> KernelSection | None:
+        """The kernel that labels come from; None where they come from none."""
+        return (self.kernel or KernelSection()) if self.labels in FLOW_LABELS else None
 
     @property
     def sharpened_names(self) -> tuple[str, ...]:
