@@ -22,8 +22,12 @@ TRAJECTORY_LENGTHS = ArrayKey("trajectory_lengths", "(T,)", "frames")
 MAPPED_ATOMS = ArrayKey("mapped_atoms", "(n,)", "index in the source trajectories")
 COORDINATE_MAP = ArrayKey("coordinate_map", "(N, n)", "1")
 FORCE_MAP = ArrayKey("force_map", "(N, n)", "1")
+# Of sets of labels that a flow made from the frames of another dataset.
+SOURCE_FRAMES = ArrayKey("source_frames", "(F,)", "frame of the dataset that was labelled")
+LOG_PROB = ArrayKey("log_prob", "(F,)", "1")
 
 DATASET_ARRAYS = (COORDINATES, FORCES, WEIGHTS, TRAJECTORY_LENGTHS, MAPPED_ATOMS, COORDINATE_MAP, FORCE_MAP)
+LABEL_SET_ARRAYS = (SOURCE_FRAMES, LOG_PROB)
 
 # Per-bead arrays of ase.Atoms.
 BEAD_TYPE = ArrayKey("bead_type", "(N,)", "index into the vocabulary")

@@ -3,11 +3,14 @@
 import csv
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_cg.errors import InputError
 from ase_cg.files import read_record
 from ase_cg.training.table import TABLE_NAME, network_name
+
+if TYPE_CHECKING:
+    from ase_cg.models.model import CGModel
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,9 +80,19 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "hyper_parameters": {} if model.backbone is None else model.backbone.hyper_parameters,
         "parameters": sum(p.numel() for p in model.parameters()),
         "priors": describe_priors(model.priors),
-        "sharpened_priors": model.training_priors is not None,
+        "sharpened_priors": sharpened_priors(model),
         "card": model.card.to_dict(),
     }
+
+
+def sharpened_priors(model: "CGModel") -> list[str]:
+    """Return the names of the priors that differ between training and simulation."""
+    from ase_cg.models.priors.prior_set import describe_priors
+
+    if model.training_priors is None:
+        return []
+    simulated, trained = describe_priors(model.priors), describe_priors(model.training_priors)
+    return [name for name, parameters in simulated.items() if parameters != trained[name]]
 
 
 def _is_trajectory(path: Path) -> bool:

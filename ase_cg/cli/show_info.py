@@ -87,9 +87,8 @@ def _show_model(out: "Console", described: Mapping[str, Any]) -> None:
     molecules = ", ".join(f"{len(topology['names'])} beads" for topology in card["topologies"])
     _line(out, f"  trained on molecules of {molecules}")
     if described["sharpened_priors"]:
-        _line(
-            out, f"  sharpened priors: trained with noise of {card['noise_std']:g} Å, simulated with the clean priors"
-        )
+        names = ", ".join(described["sharpened_priors"])
+        _line(out, f"  sharpened priors: {names}; trained with noise of {card['noise_std']:g} Å, simulated clean")
     for name, value in card["provenance"].get("metrics", {}).items():
         _line(out, f"  {name}: {value:.6g}")
 

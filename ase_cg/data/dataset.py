@@ -22,6 +22,7 @@ from ase_cg.keys import (
     FORCE_MAP,
     FORCES,
     MAPPED_ATOMS,
+    SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
 )
@@ -102,6 +103,10 @@ class Molecule:
     def weights(self) -> NDArray[np.float64] | None:
         """Return the weight of each frame, shape (F,), or None where all count the same."""
         return np.asarray(self._group[WEIGHTS.name]) if self.has_weights else None
+
+    def source_frames(self) -> NDArray[np.int64] | None:
+        """Return the labelled dataset's frame that each frame was made from, shape (F,); None for other datasets."""
+        return np.asarray(self._group[SOURCE_FRAMES.name]) if SOURCE_FRAMES.name in self._group else None
 
     def maps(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None:
         """Return the atoms (n,) that were mapped, their coordinate map (N, n) and their force map (N, n).

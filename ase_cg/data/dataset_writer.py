@@ -25,8 +25,10 @@ from ase_cg.keys import (
     DATASET_VERSION,
     FORCE_MAP,
     FORCES,
+    LOG_PROB,
     MAPPED_ATOMS,
     NAME_PATTERN,
+    SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
 )
@@ -126,6 +128,11 @@ class MoleculeWriter:
         """Record the atoms (n,) that were mapped, and both maps (N, n)."""
         for key, array in ((MAPPED_ATOMS, atoms), (COORDINATE_MAP, coordinate_map), (FORCE_MAP, force_map)):
             self._group.create_dataset(key.name, data=array, compression="gzip")
+
+    def write_source(self, frames: NDArray[np.int64], log_prob: NDArray[np.float64]) -> None:
+        """Record which frames of another dataset were labelled, and the likelihood of each label; both (F,)."""
+        for key, array in ((SOURCE_FRAMES, frames), (LOG_PROB, log_prob)):
+            self._group.create_dataset(key.name, data=array)
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Record what is known of the force map."""

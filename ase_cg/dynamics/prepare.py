@@ -18,7 +18,7 @@ from ase_cg.units import quantity
 
 
 def prepare(
-    model: CGModel, group: Group, settings: SimulationSettings, store: SegmentStore | None
+    model: CGModel, group: Group, settings: SimulationSettings, store: SegmentStore | None, *, quiet: bool = False
 ) -> tuple[Group, ReplicaSimulation]:
     """Return a group, its starts relaxed where that is asked for, and its simulation."""
     n_replicas, n_beads = len(group.positions), group.topology.n_beads
@@ -36,7 +36,7 @@ def prepare(
     if kept is None and not settings.minimize:
         check_conformations(model, group.topology, positions, group.labels, advice)
     with out_of_memory_explained(n_replicas, n_beads, device, evaluate):
-        form = _form(model, group, settings, device)
+        form = _form(model, group, settings, device, quiet=quiet)
         if kept is None and settings.minimize:
             relaxed = minimize(form.energy_and_forces, torch.tensor(positions, device=device)).cpu().numpy()
             positions = starting_array(relaxed, group.topology)
@@ -59,7 +59,7 @@ def prepare(
     return group.with_positions(positions), simulation
 
 
-def _form(model: CGModel, group: Group, settings: SimulationSettings, device: torch.device) -> Form:
+def _form(model: CGModel, group: Group, settings: SimulationSettings, device: torch.device, *, quiet: bool) -> Form:
     if settings.dtype not in DTYPES:
         raise InputError(f"unknown dtype {settings.dtype!r}; known are {', '.join(DTYPES)}")
     n_replicas = len(group.positions)
@@ -73,4 +73,5 @@ def _form(model: CGModel, group: Group, settings: SimulationSettings, device: to
         device=settings.device,
         dtype=settings.dtype,
         frames=group.positions if frames is None else frames,
+        quiet=quiet,
     )

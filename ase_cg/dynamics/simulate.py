@@ -168,7 +168,7 @@ def _run_groups(
     stores = [SegmentStore(folder / "segments" / str(number)) for number in range(len(groups))]
     with threads_for(max(len(group.positions) * n_pairs(group.topology.n_beads) for group in groups)):
         made = [
-            prepare(model, group, settings, store if going_on else None)
+            prepare(model, group, settings, store if going_on else None, quiet=quiet)
             for group, store in zip(groups, stores, strict=True)
         ]
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,7 @@ class CompiledModel:
         self._dense = dense
         self._key = key
         self._evaluate: Function = dense.energy_and_forces
+        self._quiet = False
 
     @property
     def device(self) -> torch.device:
@@ -90,10 +91,11 @@ class CompiledModel:
 
     def compile(self, what: str, *, quiet: bool) -> None:
         """Put compiled code in the place of PyTorch's operations; `what` is named in the progress line."""
+        self._quiet = quiet
         self._evaluate = compiled_function(self._evaluate, [self._example()], self.device, self._key, what, quiet=quiet)
         self.form = "compiled"
 
-    def make_step(self, integrator: Any, *, quiet: bool = False) -> Step:
+    def make_step(self, integrator: Any, *, quiet: bool | None = None) -> Step:
         """Compile a whole time step.
 
         Parameters
@@ -101,7 +103,8 @@ class CompiledModel:
         integrator : dataclass
             With ``advance(positions, velocities, forces, noise, energy_and_forces)``, a function of tensors. Its
             numbers and tensors become one input of the compiled code, see :class:`Parameters`.
-        quiet : bool
+        quiet : bool, optional
+            By default as the model was compiled.
 
         Returns
         -------
@@ -123,8 +126,9 @@ class CompiledModel:
             example = self._example()
             examples = [example, *[torch.zeros_like(example) for _ in range(3)], packed[0]]
             key = self._key | {"step": type(integrator).__qualname__, "parameters": parameters.layout}
+            silent = self._quiet if quiet is None else quiet
             try:
-                run = compiled_function(step, examples, self.device, key, "a time step", quiet=quiet)
+                run = compiled_function(step, examples, self.device, key, "a time step", quiet=silent)
             except CompilerError as error:
                 _say_slow(f"{error}, so PyTorch steps operation by operation", stacklevel=3)
 

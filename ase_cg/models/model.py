@@ -83,7 +83,7 @@ class CGModel(nn.Module):
         As registered, to build it again from the file.
     training_priors : PriorSet, optional
         Those the network was trained with, where they differ ("sharpened priors"): fitted to noised data,
-        while `priors` are fitted to the clean data.
+        while `priors`, or some of them, are fitted to the clean data.
     frames : sequence of Tensor, each of shape (F, N, 3)
         Some frames of the data of each of the card's molecules, in Å: fast forms of the model are checked with them.
     """

@@ -31,12 +31,18 @@ def warn_of_suspicious_data(data: TrainingData, noise_std: float | None) -> None
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None) -> Iterator[str]:
+def warn_of_noise(path: Path, molecule: MoleculeData, noise_std: float, name: str) -> None:
+    """Warn of noise, in Å, of a recipe's key `name` that is in the wrong unit, or too wide for a molecule."""
+    for message in _about_noise(path, molecule, noise_std, name):
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None, name: str = "noise_std") -> Iterator[str]:
     if noise_std is None or molecule.topology.n_beads < 2:
         return
     if noise_std < SMALLEST_NOISE:
         yield (
-            f"noise_std is {noise_std:g} Å, below {SMALLEST_NOISE} Å: labels would be almost nothing but noise, or "
+            f"{name} is {noise_std:g} Å, below {SMALLEST_NOISE} Å: labels would be almost nothing but noise, or "
             "forces alone; is it in Å?"
         )
     n_beads = molecule.topology.n_beads
@@ -49,7 +55,7 @@ def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None) ->
     )
     if noise_std > shortest / 2:
         yield (
-            f"noise_std is {noise_std:g} Å, more than half the shortest distance of two beads of molecule "
+            f"{name} is {noise_std:g} Å, more than half the shortest distance of two beads of molecule "
             f"{molecule.name!r}, {shortest:.3g} Å: noise would push them through each other; is it a standard "
             "deviation in Å?"
         )

@@ -132,14 +132,14 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
             )
 
         noised = fitted(noise_std) if noise_std else None
-        sharpened = noised is not None and recipe.sharpened_priors
+        sharpened = recipe.sharpened_names if noised is not None else ()
         return TrainingData(
             path=path,
             molecules=molecules,
             temperature=found[0].temperature,
             resolution=found[0].resolution,
             vocabulary=vocabulary,
-            priors=fitted(0.0) if noised is None or sharpened else noised,
+            priors=fitted(0.0) if noised is None else noised.replaced(fitted(0.0), sharpened),
             training_priors=noised if sharpened else None,
             hash=dataset.hash(),
         )

@@ -110,6 +110,12 @@ def on_first_process(work: Callable[[], T]) -> T:
     return result
 
 
+def wait_for_all() -> None:
+    """Wait until all processes that train together are here."""
+    if process_count() > 1:
+        torch.distributed.barrier()
+
+
 def _together() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 

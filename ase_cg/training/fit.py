@@ -24,6 +24,7 @@ from ase_cg.threads import threads_for
 from ase_cg.training.callbacks import EpochProgress, EpochRecord, Interruption, Patience, RelocatableCheckpoint
 from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import Launch, on_first_process, process_rank
+from ase_cg.training.flow_objective import FlowObjective
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.training.validation_simulation import SIMULATION_METRICS, ValidationSimulation
@@ -54,7 +55,7 @@ class Place(NamedTuple):
 
 
 def fit(
-    objective: ForceMatching,
+    objective: ForceMatching | FlowObjective,
     data: TrainingData,
     settings: TrainingSection,
     place: Place,
@@ -63,7 +64,7 @@ def fit(
     simulation: ValidationSimulation | None,
     quiet: bool,
 ) -> dict[str, float]:
-    """Fit the backbone in place to the epoch that the settings choose, and return the metrics.
+    """Fit the network in place to the epoch that the settings choose, and return the metrics.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def fit(
     Returns
     -------
     dict
-        Losses and label variances in (kcal/mol/Å)², epochs counted from 0, and what simulations gave.
+        Losses (and variances of labels) in the unit of the objective, epochs counted from 0, and what simulations gave.
 
     Raises
     ------
@@ -92,10 +93,10 @@ def fit(
         _quiet_lightning(),
     ):
         best = _best_checkpoint(settings, place)
-        record = EpochRecord(("label_variance", "label_variance_theory"), ("validation_loss", *SIMULATION_METRICS))
+        record = EpochRecord(objective.recorded, ("validation_loss", *SIMULATION_METRICS))
         callbacks = [*_callbacks(settings, place, simulation), record, best, _last_checkpoint(place)]
         interruption = Interruption()
-        trainer = _trainer(settings, place, [EpochProgress(progress), interruption, *callbacks])
+        trainer = _trainer(settings, place, [EpochProgress(progress, objective.loss_unit), interruption, *callbacks])
         resumed = on_first_process(place.last.is_file)
         if resumed:
             _read_checkpoint(place.last)

@@ -59,7 +59,16 @@ class ForceMatching(lightning.LightningModule):
     settings : TrainingSection
     seed : int
         Of the noise.
+
+    Attributes
+    ----------
+    loss_unit : str
+    recorded : tuple of str
+        Averages over training frames that are kept with each epoch.
     """
+
+    loss_unit = "(kcal/mol/Å)²"
+    recorded = ("label_variance", "label_variance_theory")
 
     def __init__(
         self,

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from ase_cg.data.mapping_settings import MappingSettings
+from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
+from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import whole_ratio
 
@@ -36,6 +38,10 @@ def _noise_std(value: Any) -> float | list[float] | None:
 
 def _temperature(value: Any) -> float | list[float] | None:
     return _one_or_several(value, "temperature in K")
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _prior(spec: Any) -> Any:
@@ -72,10 +78,6 @@ class BackboneSection(Section):
     def hyper_parameters(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 class SimulationSection(Section):
@@ -145,10 +147,11 @@ class Recipe(Section):
 
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
-    labels: Literal["atomistic", "noise", "forces_and_noise"] = "atomistic"
+    labels: Literal["atomistic", "noise", "forces_and_noise", "flow"] = "atomistic"
+    kernel: Annotated[KernelSection | None, BeforeValidator(_named)] = None
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
-    sharpened_priors: bool = True
+    sharpened_priors: bool | list[str] = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
     simulation: SimulationSection = SimulationSection()
@@ -163,12 +166,43 @@ class Recipe(Section):
         return priors
 
     @model_validator(mode="after")
+    def _sharpened_are_priors(self) -> Self:
+        if not isinstance(self.sharpened_priors, bool):
+            known = [read_prior(prior)[0] for prior in self.priors]
+            unknown = next((name for name in self.sharpened_priors if name not in known), None)
+            if unknown is not None:
+                raise ValueError(f"sharpened_priors lists {unknown!r}, none of the priors; {hint(unknown, known)}")
+        return self
+
+    @model_validator(mode="after")
     def _noise_where_used(self) -> Self:
         if self.labels == "atomistic" and self.noise_std is not None:
             raise ValueError("labels 'atomistic' add no noise; leave noise_std out, or use 'forces_and_noise'")
-        if self.labels != "atomistic" and self.noise_std is None:
+        if self.labels == "flow" and self.noise_std is not None:
+            raise ValueError(
+                "labels 'flow' leave no noise in the positions; give kernel.noise_std, which the flow undoes"
+            )
+        if self.labels not in {"atomistic", "flow"} and self.noise_std is None:
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
+
+    @model_validator(mode="after")
+    def _kernel_where_used(self) -> Self:
+        if self.labels != "flow" and self.kernel is not None:
+            raise ValueError(f"labels '{self.labels}' use no kernel; leave it out, or use labels 'flow'")
+        return self
+
+    @property
+    def flow_kernel(self) -> KernelSection | None:
+        """The kernel that labels come from; None where they come from none."""
+        return (self.kernel or KernelSection()) if self.labels == "flow" else None
+
+    @property
+    def sharpened_names(self) -> tuple[str, ...]:
+        """The priors that are simulated as fitted to clean frames, though the network was trained with noised ones."""
+        if self.sharpened_priors is True:
+            return tuple(read_prior(prior)[0] for prior in self.priors)
+        return tuple(self.sharpened_priors or ())
 
     @property
     def noise_levels(self) -> tuple[float | None, ...]:

@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError
-from ase_cg.files import read_record, write_record
 from ase_cg.labels import label_source
 from ase_cg.labels.base import LabelSource
 from ase_cg.models.backbones import make_backbone
@@ -16,25 +15,18 @@ from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.training.checks import warn_of_suspicious_data
 from ase_cg.training.data import TrainingData, as_tensor, kept_frames, read_training_data
-from ase_cg.training.distributed import Launch, on_first_process, training_together
+from ase_cg.training.distributed import on_first_process, training_together
 from ase_cg.training.fit import Place, fit
+from ase_cg.training.flow_labels import labelled_by_flow
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
+from ase_cg.training.session import Session, prepare_folder
 from ase_cg.training.table import Row, best_row, network_name, write_table
 from ase_cg.training.validation_simulation import ValidationSimulation, read_references
 from ase_cg.units import thermal_energy
 
 MODEL_NAME = "model.safetensors"
-
-
-class Session(NamedTuple):
-    """What all networks of a call share."""
-
-    device: torch.device
-    launch: Launch | None
-    overwrite: bool
-    quiet: bool
 
 
 def train(
@@ -98,9 +90,9 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
             if not rows:
                 several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
                 identity = {"dataset": data.hash, "recipe": _dumped(several)}
-                _prepare(folder, identity, session)
+                prepare_folder(folder, identity, MODEL_NAME, session)
             name = network_name(noise_std, seed)
-            model = _train_one(only, data, folder / name, session)
+            model = _train_one(only, data, folder / name, session, labels_in=folder)
             rows.append(Row(name, noise_std, seed, CGModel.load(model).card.provenance["metrics"]))
     chosen = best_row(rows, recipe.training.select)
 
@@ -112,17 +104,24 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
     return folder / MODEL_NAME
 
 
-def _train_one(recipe: Recipe, data: TrainingData, folder: Path, session: Session) -> Path:
-    """Train one network."""
+def _train_one(
+    recipe: Recipe, data: TrainingData, folder: Path, session: Session, *, labels_in: Path | None = None
+) -> Path:
+    """Train one network; flows and their labels are in its folder, or in that of several networks."""
     noise_std, seed = recipe.noise_levels[0], recipe.training.network_seeds[0]
-    labels = _labels(recipe.labels, data, noise_std)
+    flow = recipe.flow_kernel
+    labels = _labels(recipe.labels, data, noise_std) if flow is None else []
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
     simulation = _simulation(recipe, data)
-    if _prepare(folder, {"dataset": data.hash, "recipe": _dumped(recipe)}, session):
+    if prepare_folder(folder, {"dataset": data.hash, "recipe": _dumped(recipe)}, MODEL_NAME, session):
         return folder / MODEL_NAME
     on_first_process(lambda: warn_of_suspicious_data(data, noise_std))
+    fitted, made = data, None
+    if flow is not None:
+        fitted, made = labelled_by_flow(recipe, flow, data, labels_in or folder, session)
+        labels = _labels(recipe.labels, fitted, noise_std)
     objective = ForceMatching(
         backbone,
         data.training_priors or data.priors,
@@ -135,14 +134,15 @@ def _train_one(recipe: Recipe, data: TrainingData, folder: Path, session: Sessio
     title = f"Training {recipe.name}" + (f", seed {seed}" if recipe.training.seeds else "")
     metrics = fit(
         objective,
-        data,
+        fitted,
         recipe.training,
         Place(folder, session.device, session.launch),
         title=title,
         simulation=simulation,
         quiet=session.quiet,
     )
-    model = _model(backbone.cpu(), recipe, data, provenance(recipe, data, metrics))
+    origin = provenance(recipe, data, metrics) | ({} if made is None else {"flow": made})
+    model = _model(backbone.cpu(), recipe, data, origin)
     on_first_process(lambda: model.save(folder / MODEL_NAME, overwrite=True))
     return folder / MODEL_NAME
 
@@ -192,27 +192,5 @@ def _simulation(recipe: Recipe, data: TrainingData) -> ValidationSimulation | No
 
 
 def _dumped(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"})
-
-
-def _prepare(folder: Path, identity: dict[str, Any], session: Session) -> bool:
-    """Make the folder ready, or return True if the same training is already finished there."""
-    return on_first_process(lambda: _prepare_folder(folder, identity, overwrite=session.overwrite))
-
-
-def _prepare_folder(folder: Path, identity: dict[str, Any], *, overwrite: bool) -> bool:
-    record = folder / "training.json"
-    if record.is_file() and not overwrite:
-        if read_record(record) != identity:
-            raise InputError(
-                f"{folder} holds a training with another recipe or dataset; choose another folder, or discard it with "
-                "--overwrite (overwrite=True)"
-            )
-        return (folder / MODEL_NAME).is_file()
-    if folder.exists() and any(folder.iterdir()) and not record.is_file():
-        raise InputError(f"{folder} is not empty and holds no training; choose another folder")
-    (folder / MODEL_NAME).unlink(missing_ok=True)
-    for checkpoint in (folder / "checkpoints").glob("*.ckpt"):
-        checkpoint.unlink()
-    write_record(record, identity)
-    return False
+    without_use = set() if recipe.flow_kernel else {"kernel"}
+    return recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"} | without_use)

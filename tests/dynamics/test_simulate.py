@@ -98,6 +98,20 @@ def test_prior_only_leaves_the_network_out(model_file, dataset_file, tmp_path):
     assert json.loads((without / "simulation.json").read_text())["prior_only"] is True
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_quiet_simulation_compiles_without_a_word(model_file, dataset_file, tmp_path, monkeypatch, quiet):
+    told = []
+
+    def uncompiled(function, *arguments, quiet):
+        told.append(quiet)
+        return function
+
+    monkeypatch.setattr("ase_cg.inference.compiled._compiled", uncompiled)
+    options = SHORT | {"duration": "0.02 ps", "quiet": quiet, "compile": True}
+    simulate(model_file, tmp_path / "s", start=dataset_file, **options)
+    assert told == [quiet, quiet]  # the model, and a time step
+
+
 def test_a_pdb_is_a_start_for_all_replicas(model_file, example_data, tmp_path):
     folder = simulate(
         model_file,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
 from typer.testing import CliRunner
 
 from ase_cg.cli.main import app
@@ -134,11 +135,10 @@ def test_a_compiler_that_fails_is_told_and_done_without(tmp_path, monkeypatch):
     script = tmp_path / "broken"
     script.write_text('#!/bin/sh\ncase "$*" in *--version*) echo 12.0 ;; *) echo "no linker" >&2; exit 1 ;; esac\n')
     script.chmod(0o700)
-    monkeypatch.setenv("CXX", str(script))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(script)))
     monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
     model, frames = chain_model(None, 5, priors=("bonds",))
-    with pytest.warns(UserWarning, match=r"C\+\+ compiler fails \(.*no linker.*\), so PyTorch evaluates") as notices:
+    told = r"C\+\+ compiler fails \(.*no linker.*\), so PyTorch evaluates"
+    with inductor.patch({"cpp.cxx": (None, str(script))}), pytest.warns(UserWarning, match=told) as notices:
         made = model.compile(frames=frames[:2], quiet=True)
     assert len(notices) == 1
     assert made.form == "eager"

@@ -68,6 +68,7 @@ def test_a_backbone_is_a_name_or_a_name_with_hyper_parameters(tmp_path):
         ),
         ({"priors": []}, r"priors cannot be \[\]"),
         ({"priors": ["bonds", "bonds"]}, "each prior is listed once"),
+        ({"sharpened_priors": ["bond"]}, "sharpened_priors lists 'bond', none of the priors; did you mean 'bonds'"),
         ({"labels": "atomistic"}, "add no noise"),
         ({"noise_std": None}, "need noise_std"),
         ({"noise_std": -1.0}, "noise_std"),

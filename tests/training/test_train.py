@@ -12,9 +12,13 @@ import pytest
 import torch
 
 from ase_cg import CGModel, Recipe, train
+from ase_cg.analysis.describe import sharpened_priors
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
+from ase_cg.models.model import ModelCard
+from ase_cg.models.priors.prior_set import describe_priors
 from ase_cg.training.callbacks import EpochProgress
+from ase_cg.training.data import read_training_data
 from ase_cg.training.frames import BatchSampler
 from ase_cg.training.objective import ForceMatching
 from ase_cg.units import thermal_energy
@@ -107,6 +111,29 @@ def test_sharpened_priors_are_clean_for_simulation_and_noised_for_training(anhar
     plain = CGModel.load(train(recipe.model_copy(update={"sharpened_priors": False}), tmp_path / "p", quiet=True))
     assert plain.training_priors is None
     assert 1 / float(plain.priors.terms["bonds"].stiffness[0]) == pytest.approx(noised)
+
+
+def test_only_the_priors_that_are_named_are_sharpened(example_data, tmp_path):
+    recipe = Recipe.model_validate(
+        {
+            "name": "some",
+            "data": {"dataset": example_data / "ala2_reference.h5"},
+            "labels": "noise",
+            "noise_std": 0.1,
+            "sharpened_priors": ["bonds"],
+            "training": {"fraction": 0.002},
+        }
+    )
+    data = read_training_data(recipe, recipe.data.dataset)
+    every = read_training_data(recipe.model_copy(update={"sharpened_priors": True}), recipe.data.dataset)
+    simulated, trained, clean = (describe_priors(p) for p in (data.priors, data.training_priors, every.priors))
+    assert simulated["bonds"] == clean["bonds"] != trained["bonds"]
+    assert simulated["angles"] == trained["angles"] != clean["angles"]
+    card = ModelCard(300.0, data.resolution, data.topologies, noise_std=0.1)
+    CGModel(data.vocabulary, data.priors, card, training_priors=data.training_priors).save(tmp_path / "m.safetensors")
+    loaded = CGModel.load(tmp_path / "m.safetensors")
+    assert sharpened_priors(loaded) == ["bonds"]
+    assert describe_priors(loaded.training_priors) == trained
 
 
 class Killed(Exception):  # noqa: N818 - not an error of ours

@@ -1,5 +1,6 @@
 """The priors of a model, by name, and their fit to data."""
 
+import copy
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.graph import BeadGraph
 from ase_cg.data.splits import drawn_by_weight, spread_frames
-from ase_cg.errors import InputError
+from ase_cg.errors import InputError, hint
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.prior_options import PriorSpec, read_prior
 from ase_cg.models.priors import PRIORS
@@ -141,6 +142,20 @@ class PriorSet(EnergyTerm):
             values = {types: np.concatenate(samples) for types, samples in sorted(collected.items())}
             terms.append(PRIORS[name].fit(values, kT, vocabulary, options))
         return cls(terms)
+
+    def replaced(self, other: "PriorSet", names: Sequence[str]) -> "PriorSet":
+        """Return a copy in which the terms of some names are those of another set.
+
+        Raises
+        ------
+        InputError
+            If one of the sets has no such term.
+        """
+        unknown = [name for name in names if name not in self.terms or name not in other.terms]
+        if unknown:
+            raise InputError(f"there is no prior {unknown[0]!r} to replace; {hint(unknown[0], list(self.terms))}")
+        chosen = [copy.deepcopy((other if term.name in names else self).terms[term.name]) for term in self._listed]
+        return PriorSet(chosen)  # type: ignore[arg-type] # ModuleDict forgets the type
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the sum over terms in eV, shape (n,)."""

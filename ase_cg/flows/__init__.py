@@ -1,0 +1,1 @@
+"""Generative kernels k(y | z) whose scores become labels: continuous flows."""

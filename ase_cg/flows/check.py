@@ -1,0 +1,116 @@
+"""Whether a flow's samples have the bonds of the data."""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_cg.beads.topology import BeadTopology
+from ase_cg.flows.base import ConditionalFlow
+from ase_cg.flows.field import Normal
+
+BATCH = 512
+TOLERANCE = 0.1  # of a bond's standard deviation: what broadens it by half a percent
+SMALLEST = 0.002  # Å; what nobody feels
+FLOORS = 4  # by how much two parts of the data may differ from each other
+
+
+class BondCheck(NamedTuple):
+    """How a bond of samples compares with that of the data; all in Å.
+
+    Attributes
+    ----------
+    beads : tuple of int
+    wasserstein : float
+        Between samples and data.
+    floor : float
+        Between two halves of the data.
+    std : float
+        Of the data.
+    noise : float
+        Wasserstein distance between the noised data and the data: what the flow had to undo.
+    """
+
+    beads: tuple[int, int]
+    wasserstein: float
+    floor: float
+    std: float
+    noise: float
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the samples have this bond of the data."""
+        return self.wasserstein <= max(FLOORS * self.floor, TOLERANCE * self.std, SMALLEST)
+
+
+def check_bonds(
+    flow: ConditionalFlow, types: Tensor, frames: NDArray[np.float32], topology: BeadTopology, normal: Normal
+) -> list[BondCheck]:
+    """Add noise to frames, let the flow take it away, and compare the length of every bond.
+
+    Parameters
+    ----------
+    flow : ConditionalFlow
+    types : Tensor of int64, shape (N,)
+    frames : ndarray, shape (F, N, 3)
+        In Å, best such as training has not seen.
+    topology : BeadTopology
+    normal : callable
+        Draws all that is random, for all frames at once.
+    """
+    from scipy.stats import wasserstein_distance
+
+    if not topology.bonds or len(frames) < 2:
+        return []
+    first = next(flow.parameters())
+    x = torch.from_numpy(frames).to(first)
+    z = flow.add_noise(x, normal)
+    start = normal(x)  # for all frames at once, so that it does not depend on the batches
+    drawn = [
+        flow.draw(z[at : at + BATCH], types.to(x.device), partial(_given, start[at : at + BATCH]))
+        for at in range(0, len(z), BATCH)
+    ]
+    of_data, of_noise, of_samples = (_lengths(part, topology) for part in (x, z, torch.cat(drawn)))
+    checks = []
+    for number, beads in enumerate(topology.bonds):
+        data, noised, found = of_data[:, number], of_noise[:, number], of_samples[:, number]
+        finite = found[np.isfinite(found)]
+        checks.append(
+            BondCheck(
+                beads=beads,
+                wasserstein=float(wasserstein_distance(finite, data)) if len(finite) else float("inf"),
+                floor=float(wasserstein_distance(data[::2], data[1::2])),
+                std=float(data.std()),
+                noise=float(wasserstein_distance(noised, data)),
+            )
+        )
+    return checks
+
+
+def describe_failures(checks: list[BondCheck], topology: BeadTopology) -> str:
+    """Return which bonds do not reproduce the data, in words; empty where all do."""
+    worst = sorted(
+        (check for check in checks if not check.reproduced), key=lambda check: -check.wasserstein / check.std
+    )
+    named = [
+        f"{i}–{j} ({topology.names[i]}–{topology.names[j]}: {check.wasserstein:.2g} Å of Wasserstein distance, the "
+        f"data's deviation {check.std:.2g} Å, floor {check.floor:.1g} Å)"
+        for check in worst[:5]
+        for i, j in [check.beads]
+    ]
+    more = [f"and {len(worst) - 5} more"] if len(worst) > 5 else []
+    return ", ".join([*named, *more])
+
+
+def _given(drawn: Tensor, like: Tensor) -> Tensor:
+    """Give numbers that were drawn before, in the place of :data:`ase_cg.flows.field.Normal`."""
+    return drawn.reshape(like.shape)
+
+
+def _lengths(x: Tensor, topology: BeadTopology) -> NDArray[np.float64]:
+    i, j = np.array(topology.bonds).T
+    positions = x.detach().cpu().double().numpy()
+    return np.asarray(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1))

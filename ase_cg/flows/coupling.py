@@ -1,0 +1,145 @@
+"""Conditional coupling flow as a kernel k(y | z): positions and auxiliary velocities, updated in turn."""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ase_cg.errors import InputError
+from ase_cg.flows.base import ConditionalFlow, Scored
+from ase_cg.flows.field import Normal, centered, drawn_by
+from ase_cg.flows.kernel_attention import KernelTransformer, kernel_attention
+
+LENGTH_SCALES = (1.0, 2.0, 4.0, 8.0)  # Å
+STRONGEST = 3.0  # largest logarithm of one layer's scale
+
+
+class CouplingFlow(ConditionalFlow):
+    """RealNVP over displacements u = x − z and auxiliary velocities w ~ N(0, 1), conditioned on z.
+
+    A layer scales and shifts displacements by functions of velocities and z, then velocities by functions of the new
+    displacements and z; both functions are transformers over the beads. Displacements begin as N(0, σ_n²). The mean of
+    z is taken out before the networks see it, so a translation moves samples with it; they learn rotations from
+    rotated data. Noise and displacements have all 3N components, and so has ln k(x, w | z); of its gradient the mean
+    over beads is removed, which in the mean force is zero. Given w drawn with x, ∂ ln k(x, w | z)/∂x has the mean
+    ∂ ln k(x | z)/∂x. Source: Klein et al., "Timewarp" (NeurIPS 2023).
+
+    Parameters
+    ----------
+    n_types : int
+    noise_std : float
+        σ_n in Å.
+    n_layers, n_blocks, embedding : int
+        Coupling layers; blocks and features of each transformer.
+    length_scales : sequence of float
+        Of attention, in Å.
+    """
+
+    length_scales: Tensor
+
+    def __init__(
+        self,
+        n_types: int,
+        *,
+        noise_std: float,
+        n_layers: int = 8,
+        n_blocks: int = 3,
+        embedding: int = 32,
+        length_scales: Sequence[float] = LENGTH_SCALES,
+    ) -> None:
+        super().__init__()
+        if not (noise_std > 0 and math.isfinite(noise_std)):
+            raise InputError(f"a flow needs noise_std above 0, not {noise_std}")
+        if min(n_types, n_layers, n_blocks, embedding) < 1:
+            raise InputError("a coupling flow needs at least one type, layer, block and feature")
+        if not length_scales or not all(scale > 0 and math.isfinite(scale) for scale in length_scales):
+            raise InputError("a coupling flow needs length scales above 0 Å")
+        self.n_types, self.noise_std = n_types, noise_std
+        self.n_layers, self.n_blocks, self.embedding_size = n_layers, n_blocks, embedding
+        self.register_buffer("length_scales", torch.tensor([float(scale) for scale in length_scales]))
+        self.beads = nn.Embedding(n_types, embedding)
+        self.networks = nn.ModuleList(
+            KernelTransformer(
+                embedding + 6, 6, embedding=embedding, n_blocks=n_blocks, length_scales=list(length_scales)
+            )
+            for _ in range(2 * n_layers)
+        )
+
+    def settings(self) -> dict[str, int | float | list[float]]:
+        """Return the arguments that make a flow of the same shape."""
+        return {
+            "n_types": self.n_types,
+            "noise_std": self.noise_std,
+            "n_layers": self.n_layers,
+            "n_blocks": self.n_blocks,
+            "embedding": self.embedding_size,
+            "length_scales": [float(scale) for scale in self.length_scales],
+        }
+
+    def numbers_a_frame(self, n_beads: int) -> int:
+        """Return the size of the largest arrays that scoring a frame makes: what all layers keep for the gradient."""
+        heads = self.embedding_size * len(self.length_scales)
+        return 2 * self.n_layers * self.n_blocks * n_beads * heads
+
+    def add_noise(self, x: Tensor, normal: Normal) -> Tensor:
+        """Return conditionings z = x + σ_n ε, with noise in all 3N components."""
+        return centered(x) + self.noise_std * normal(x)
+
+    def draw(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Tensor:
+        """Draw one sample for each conditioning; see :meth:`ConditionalFlow.draw`."""
+        with torch.no_grad():
+            return centered(self._drawn(z, types, normal)[0])
+
+    def sample(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
+        """Draw one sample for each conditioning, with its likelihood and score; see :meth:`ConditionalFlow.sample`.
+
+        Likelihoods are those of positions and velocities together.
+        """
+        with torch.no_grad():
+            x, velocities = self._drawn(z, types, normal)
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            log_prob = self.joint_log_prob(at, velocities, z, types)
+            (score,) = torch.autograd.grad(log_prob.sum(), at)
+        return Scored(centered(x), log_prob.detach(), centered(score))
+
+    def joint_log_prob(self, x: Tensor, velocities: Tensor, z: Tensor, types: Tensor) -> Tensor:
+        """Return ln k(x, w | z), shape (B,), of positions in Å and velocities, both (B, N, 3)."""
+        start, base, log_det = self._backward(x - z, velocities, z, types)
+        spread = self.noise_std**2
+        position = -0.5 * ((start.square() / spread) + math.log(2 * math.pi * spread)).sum((1, 2))
+        return position - 0.5 * (base.square() + math.log(2 * math.pi)).sum((1, 2)) + log_det
+
+    def _drawn(self, z: Tensor, types: Tensor, normal: Normal | None) -> tuple[Tensor, Tensor]:
+        draw = normal or drawn_by()
+        u, w = self.noise_std * draw(z), draw(z)
+        context, attention = self._context(z, types)
+        for number in range(self.n_layers):
+            scale, shift = self._affine(2 * number, w, context, attention)
+            u = u * scale.exp() + self.noise_std * shift
+            scale, shift = self._affine(2 * number + 1, u / self.noise_std, context, attention)
+            w = w * scale.exp() + shift
+        return z + u, w
+
+    def _backward(self, u: Tensor, w: Tensor, z: Tensor, types: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what displacements and velocities came from, and the logarithm of the determinant of that map."""
+        context, attention = self._context(z, types)
+        log_det = torch.zeros_like(u[:, 0, 0])
+        for number in reversed(range(self.n_layers)):
+            scale, shift = self._affine(2 * number + 1, u / self.noise_std, context, attention)
+            w, log_det = (w - shift) * (-scale).exp(), log_det - scale.sum((1, 2))
+            scale, shift = self._affine(2 * number, w, context, attention)
+            u, log_det = (u - self.noise_std * shift) * (-scale).exp(), log_det - scale.sum((1, 2))
+        return u, w, log_det
+
+    def _context(self, z: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        at = centered(z)
+        beads = self.beads(types).expand(len(z), -1, -1)
+        return torch.cat([beads, at], -1), kernel_attention(at, self.length_scales)
+
+    def _affine(self, number: int, given: Tensor, context: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithm of scales, and shifts, both (B, N, 3)."""
+        found = cast(Tensor, self.networks[number](torch.cat([context, given], -1), attention))
+        return STRONGEST * torch.tanh(found[..., :3] / STRONGEST), found[..., 3:]
