@@ -341,6 +341,15 @@ def test_a_changed_bead_type_is_noticed(atoms):
         atoms.get_potential_energy()
 
 
+@pytest.mark.parametrize("name", ["bead_type", "bead_name"])
+def test_an_array_of_another_length_is_refused(atoms, name):
+    """ASE's dictionary of arrays takes anything."""
+    atoms.get_forces()
+    atoms.arrays[name] = atoms.arrays[name][:5]
+    with pytest.raises(InputError, match=rf"the array {name} of the 6 atoms is of shape \(5,\)"):
+        atoms.get_forces()
+
+
 def test_a_model_reads_its_own_beads(model, model_file, example_data):
     atoms = read_beads(example_data / "ala2.pdb", model)
     atoms.calc = CGCalculator(model_file)

@@ -35,6 +35,8 @@ def load(*, quiet: bool = False) -> bool:
     bool
         Whether they are there: where the C++ compiler fails, a warning says why, and PyTorch's own do the work.
     """
+    if _known():  # loaded twice, from two places, it would end the process
+        return True
     try:
         try:
             torch.ops.load_library(str(_library(quiet=quiet)))  # type: ignore[no-untyped-call]
@@ -47,7 +49,10 @@ def load(*, quiet: bool = False) -> bool:
     return True
 
 
-@kept
+def _known() -> bool:
+    return hasattr(torch.ops.ase_cg, "convolve")
+
+
 def _describe() -> None:
     """Tell PyTorch's compiler what the operations return."""
     torch.library.register_fake("ase_cg::convolve", _shape)

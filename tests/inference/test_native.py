@@ -29,6 +29,7 @@ def library(own_cache):
     if not has_compiler():
         pytest.skip("no C++ compiler")
     assert native.load(quiet=True)
+    assert native.load(quiet=False)  # known already
 
 
 @pytest.mark.parametrize(("name", "hyper"), CASES)
@@ -167,6 +168,7 @@ def test_a_library_that_cannot_be_loaded_is_made_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(native, "_compile", compile_to)
     monkeypatch.setattr(native, "_describe", lambda: None)
+    monkeypatch.setattr(native, "_known", lambda: False)
     monkeypatch.setattr(torch.ops, "load_library", load_library)
     fresh = native.load.__wrapped__
     assert fresh(quiet=True)
@@ -194,6 +196,7 @@ def test_larger_molecules_take_the_native_form(monkeypatch):
 def test_without_a_working_compiler_it_says_so_once_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "FLAGS", ("--no-such-option",))
+    monkeypatch.setattr(native, "_known", lambda: False)
     fresh = native.load.__wrapped__
     with pytest.warns(UserWarning, match=r"slower than they could be: .* cannot compile convolution.cpp: .*no-such"):
         assert not fresh(quiet=True)
