@@ -144,6 +144,13 @@ def test_a_compiler_that_fails_is_told_and_done_without(tmp_path, monkeypatch):
     assert made.form == "eager"
     assert made.force_error < 1e-5
     assert cache.cached_size() == (0, 0)
+    # The evaluation is there from an earlier day, the step is not.
+    made.form = "compiled"
+    x = torch.tensor(frames[:1])
+    with inductor.patch({"cpp.cxx": (None, str(script))}), pytest.warns(UserWarning, match="PyTorch steps operation"):
+        step = made.make_step(leap(1, 5), quiet=True)
+    expected = leap(1, 5).advance(x, x, x, x, made.energy_and_forces)
+    assert torch.allclose(step(x, x, x, x)[0], expected[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_replayed_capture_is_the_function():
