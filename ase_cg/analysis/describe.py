@@ -133,8 +133,13 @@ def _describe_simulation(folder: Path) -> dict[str, Any]:
 
 def _describe_training(folder: Path) -> dict[str, Any]:
     record = read_record(folder / "training.json")
+    if "kernel" in record:
+        return _describe_flow(folder, record)
     common = {"finished": (folder / "model.safetensors").is_file(), "loss_unit": "(kcal/mol/Å)²", **record}
     levels, training = record["recipe"]["noise_std"], record["recipe"]["training"]
+    flow = folder / "flow" / "training.json"
+    if flow.is_file():
+        common["flow"] = _describe_flow(flow.parent, read_record(flow))
     if not isinstance(levels, list):
         return {"kind": "training", **_progress(folder), **common}
     seeds = training["seeds"] or [training["seed"]]
@@ -145,6 +150,18 @@ def _describe_training(folder: Path) -> dict[str, Any]:
     chosen = read_record(table) if common["finished"] and table.is_file() else {}
     choice: dict[str, Any] = {key: chosen[key] for key in ("chosen", "rule") if key in chosen}
     return {"kind": "trainings", "networks": networks, **choice, **common}
+
+
+def _describe_flow(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return how far a flow and its labels are, and which bonds it does not reproduce."""
+    from ase_cg.flows.kernel import FlowKernel
+
+    kernel, labels = folder / "flow.safetensors", folder / "labels.h5"
+    found = {"kind": "flow", **_progress(folder), **record, "finished": kernel.is_file(), "labelled": labels.is_file()}
+    if kernel.is_file():
+        provenance = FlowKernel.load(kernel).provenance
+        found |= {"metrics": provenance["metrics"], "bonds": provenance["bonds"]}
+    return found
 
 
 def _progress(folder: Path) -> dict[str, Any]:

@@ -98,6 +98,20 @@ def _show_training(out: "Console", described: Mapping[str, Any]) -> None:
     _line(out, f"training {recipe['name']}, {_epochs(described, recipe)}, labels {recipe['labels']}")
     for name, value in described["last_losses"].items():
         _line(out, f"  {name}: {value:.4g} {described['loss_unit']}")
+    if "flow" in described:
+        _show_flow(out, described["flow"])
+
+
+def _show_flow(out: "Console", described: Mapping[str, Any]) -> None:
+    _line(out, f"flow {described['kernel']['name']}, {_epochs(described, described)}")
+    for name, value in described["last_losses"].items():
+        _line(out, f"  {name}: {value:.4g}")
+    for name, bonds in described.get("bonds", {}).items():
+        missed = ["–".join(str(bead) for bead in bond["beads"]) for bond in bonds if not bond["reproduced"]]
+        _line(out, f"  {name}: {len(bonds) - len(missed)} of {len(bonds)} bonds reproduced")
+        if missed:
+            _line(out, f"    not: {', '.join(missed)} (beads counted from 0)")
+    _line(out, "  labels: finished" if described["labelled"] else "  labels: not finished")
 
 
 def _show_trainings(out: "Console", described: Mapping[str, Any]) -> None:
@@ -165,6 +179,7 @@ _VIEWS: Mapping[str, Callable[..., None]] = {
     "model": _show_model,
     "training": _show_training,
     "trainings": _show_trainings,
+    "flow": _show_flow,
     "simulation": _show_simulation,
     "run": _show_run,
     "analysis": _show_analysis,

@@ -49,6 +49,16 @@ class FlowForces(LabelSource):
         return x, _made(forces)
 
 
+class FlowAndForces(FlowForces):
+    """Labels of a flow and recorded forces, each set of frames with the inverse of its variance as weight.
+
+    See :func:`ase_cg.training.mixed_labels.with_recorded_forces`.
+    """
+
+    name = "flow_and_forces"
+    needs_forces = True
+
+
 def _made(forces: Tensor | None) -> Tensor:
     if forces is None:
         raise InputError("labels 'flow' are made by a flow before the training; `ase-cg train` does that")

@@ -26,6 +26,7 @@ from ase_cg.training.distributed import on_first_process, process_count, process
 from ase_cg.training.fit import Place, fit
 from ase_cg.training.flow_objective import FlowMatching, FlowObjective, MaximumLikelihood
 from ase_cg.training.kernel_settings import KernelSection
+from ase_cg.training.mixed_labels import with_recorded_forces
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.session import FLOW_FOLDER, Session, prepare_folder
 from ase_cg.training.training_settings import TrainingSection
@@ -69,6 +70,9 @@ def labelled_by_flow(
     report = labels.report()
     found = data._replace(molecules=tuple(_read(molecule, labels.output) for molecule in data.molecules))
     on_first_process(lambda: _warn_of_labels(report, found, data.temperature))
+    if recipe.labels == "flow_and_forces":
+        pairs = zip(found.molecules, data.molecules, strict=True)
+        found = found._replace(molecules=tuple(with_recorded_forces(*pair) for pair in pairs))
     record = {
         "flow_sha256": file_hash(trained),
         "labels": {name: {key: of[key] for key in ("labelled", "dropped")} for name, of in report.items()},

@@ -46,7 +46,9 @@ class KernelSection(Section):
     @model_validator(mode="after")
     def _keys_of_this_kernel(self) -> Self:
         for name, keys in OWN_KEYS.items():
-            foreign = sorted(keys & self.model_fields_set)
+            # Defaults are no mistake: a recipe that a model keeps says them all.
+            fields = type(self).model_fields
+            foreign = sorted(key for key in keys if getattr(self, key) != fields[key].default)
             if name != self.name and foreign:
                 raise ValueError(f"has {foreign[0]!r}, which is a key of the kernel {name!r} and not of {self.name!r}")
         return self

@@ -49,6 +49,7 @@ def _prior(spec: Any) -> Any:
     return spec
 
 
+FLOW_LABELS = ("flow", "flow_and_forces")
 NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
@@ -147,7 +148,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=NAME_PATTERN)
     data: DataSection
-    labels: Literal["atomistic", "noise", "forces_and_noise", "flow"] = "atomistic"
+    labels: Literal["atomistic", "noise", "forces_and_noise", "flow", "flow_and_forces"] = "atomistic"
     kernel: Annotated[KernelSection | None, BeforeValidator(_named)] = None
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
@@ -178,24 +179,25 @@ class Recipe(Section):
     def _noise_where_used(self) -> Self:
         if self.labels == "atomistic" and self.noise_std is not None:
             raise ValueError("labels 'atomistic' add no noise; leave noise_std out, or use 'forces_and_noise'")
-        if self.labels == "flow" and self.noise_std is not None:
+        by_flow = self.labels in FLOW_LABELS
+        if by_flow and self.noise_std is not None:
             raise ValueError(
-                "labels 'flow' leave no noise in the positions; give kernel.noise_std, which the flow undoes"
+                f"labels '{self.labels}' leave no noise in the positions; give kernel.noise_std, which the flow undoes"
             )
-        if self.labels not in {"atomistic", "flow"} and self.noise_std is None:
+        if self.labels != "atomistic" and not by_flow and self.noise_std is None:
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")
         return self
 
     @model_validator(mode="after")
     def _kernel_where_used(self) -> Self:
-        if self.labels != "flow" and self.kernel is not None:
+        if self.labels not in FLOW_LABELS and self.kernel is not None:
             raise ValueError(f"labels '{self.labels}' use no kernel; leave it out, or use labels 'flow'")
         return self
 
     @property
     def flow_kernel(self) -> KernelSection | None:
         """The kernel that labels come from; None where they come from none."""
-        return (self.kernel or KernelSection()) if self.labels == "flow" else None
+        return (self.kernel or KernelSection()) if self.labels in FLOW_LABELS else None
 
     @property
     def sharpened_names(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from ase_cg import CGModel, Recipe, train
+from ase_cg.analysis.describe import describe
+from ase_cg.cli.show_info import show_info
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError
@@ -161,8 +163,16 @@ def test_frames_that_failed_are_counted_in_a_warning(stiff_pair, tmp_path, monke
     assert counts["dropped"] == counts["labelled"]
 
 
-def test_a_label_set_is_a_dataset_to_train_on(stiff_pair, tmp_path):
+def test_a_label_set_is_told_of_and_is_a_dataset_to_train_on(stiff_pair, tmp_path, capsys):
     _quietly(_recipe(stiff_pair, training={"fraction": 0.02}), tmp_path / "t")
+    described = describe(tmp_path / "t")
+    assert described["flow"] == describe(tmp_path / "t" / "flow")
+    assert described["flow"]["finished"]
+    assert described["flow"]["labelled"]
+    show_info(described)
+    shown = capsys.readouterr().out
+    assert "flow cnf, finished: 2 of 2 epochs" in shown
+    assert "pair: 0 of 1 bonds reproduced" in shown
     shutil.copy(tmp_path / "t" / "flow" / "labels.h5", tmp_path / "labels.h5")
     recipe = _recipe(tmp_path / "labels.h5", training={"epochs": 1})
     recipe = recipe.model_copy(update={"labels": "atomistic", "kernel": None})
@@ -232,5 +242,7 @@ def test_wrong_kernels_are_named(change, message):
 def test_the_kernel_of_flow_labels_has_a_default():
     recipe = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow"})
     assert recipe.flow_kernel.name == "cnf"
+    whole = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow", "kernel": "coupling"})
+    assert Recipe.model_validate(whole.model_dump()) == whole
     assert recipe.flow_kernel.noise_std == recipe.flow_kernel.prior_std == 0.05
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
