@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, SimulationError, hint
-from ase_cg.keys import BEAD_TYPE, MAX_FORCE
+from ase_cg.keys import BEAD_NAME, BEAD_TYPE, MAX_FORCE
 from ase_cg.snapshot import fixed_state
 from ase_cg.temperature_watch import TemperatureWatch
 
@@ -168,12 +168,13 @@ class CGCalculator(Calculator):
         return described
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last evaluation, bead types included."""
+        """Return what has changed since the last evaluation, bead types and names included."""
         changes: list[str] = compare_atoms(self.atoms, atoms, tol=tol)
-        if self.atoms is not None and "numbers" not in changes:
-            before, now = self.atoms.arrays.get(BEAD_TYPE.name), atoms.arrays.get(BEAD_TYPE.name)
-            if (before is None) != (now is None) or (now is not None and not np.array_equal(before, now)):
-                changes.append("numbers")
+        for key in (BEAD_TYPE, BEAD_NAME):
+            if self.atoms is not None and "numbers" not in changes:
+                before, now = self.atoms.arrays.get(key.name), atoms.arrays.get(key.name)
+                if (before is None) != (now is None) or (now is not None and not np.array_equal(before, now)):
+                    changes.append("numbers")
         return changes
 
     def reset(self) -> None:

@@ -30,8 +30,12 @@ class Recognition:
         Raises
         ------
         InputError
-            If an atom is no bead of the model, or its name disagrees with its type.
+            If an atom is no bead of the model, its name disagrees with its type, or an array is not one of all atoms.
         """
+        for key in (BEAD_TYPE, BEAD_NAME):
+            shape = np.shape(beads.arrays.get(key.name, beads.numbers))
+            if shape != (len(beads),):
+                raise InputError(f"the array {key.name} of the {len(beads)} atoms is of shape {shape}")
         found: NDArray[np.int64] | None = beads.arrays.get(BEAD_TYPE.name)
         types = self._types_of_numbers(beads.numbers) if found is None else found
         if len(types) == 0 or types.min() < 0 or types.max() >= len(self.vocabulary):

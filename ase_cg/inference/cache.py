@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_cg.errors import InputError
-from ase_cg.files import locked, written_whole
+from ase_cg.files import file_hash, locked, written_whole
 
 LIMIT = 2 * 1024**3  # bytes
 OTHERS_MAY_WRITE = 0o022
@@ -35,14 +35,18 @@ class Entry:
     record: Path
 
     def read(self) -> dict[str, Any] | None:
-        """Return the record, or None if the entry is not there."""
+        """Return the record, or None if the entry is not there, or not as it was written."""
         try:
             found: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if not self.package.is_file():
+        try:
+            _check_owner(self.package, self.package.parent)
+            # A damaged file is not for the system to load: it may end the process.
+            if file_hash(self.package) != found.pop("sha256", None):
+                return None
+        except OSError:  # another process may have cleared the cache
             return None
-        _check_owner(self.package, self.package.parent)
         with suppress(OSError):  # of a folder that can only be read
             os.utime(self.record)  # when it was last used decides what is deleted first
         return found
@@ -63,7 +67,8 @@ class Entry:
         """Write the record, after the package, and delete the oldest entries beyond the limit."""
         self.package.chmod(0o600)  # whatever the umask: code that others may write to is not run
         with written_whole(self.record, overwrite=True) as partial:
-            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            whole = record | {"sha256": file_hash(self.package)}
+            partial.write_text(json.dumps(whole, indent=1), encoding="utf-8")
         prune(LIMIT)
 
 

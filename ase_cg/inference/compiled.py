@@ -1,6 +1,5 @@
 """A model compiled for one topology: what is made once, and called at every step."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -16,16 +15,17 @@ from torch import Tensor
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError
-from ase_cg.files import written_whole
-from ase_cg.inference import cache, native
+from ase_cg.inference import native
 from ase_cg.inference.dense import DenseModel
-from ase_cg.inference.export import Function, Replay, fused, has_compiler, read_package, write_package
-from ase_cg.inference.gate import GATE, Gate
+from ase_cg.inference.export import CompilerError, Function, has_compiler
+from ase_cg.inference.gate import GATE, Gate, frames_to_check
+from ase_cg.inference.packages import compiled_function
+from ase_cg.inference.parameters import Parameters
 from ase_cg.models.model import DTYPES, CGModel
-from ase_cg.progress import waiting
 
 Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
+INPUTS = ("positions", "velocities", "forces", "noise")
 
 INTERVALS = (32, 64, 128, 256, 512, 1024)
 CHUNK_BEADS = 640  # beads a processor's cache holds the features of
@@ -69,13 +69,7 @@ class CompiledModel:
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (R,) in eV and forces (R, N, 3) in eV/Å at positions (R, N, 3) in Å, in double precision."""
-        # Compiled code does not look: it would read beyond the positions, or other bytes as numbers.
-        if positions.shape != self._shape or positions.dtype != torch.float64:
-            raise InputError(
-                f"positions must be a double-precision tensor of shape {self._shape}, not {positions.dtype} of shape "
-                f"{tuple(positions.shape)}"
-            )
-        positions = positions.contiguous()
+        positions = self._checked(positions, "positions")
         if self.replicas == self.chunk:
             energies, forces = self._evaluate(positions)
             return energies, forces
@@ -84,7 +78,7 @@ class CompiledModel:
 
     def energy_and_forces_of(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return energy in eV and forces in eV/Å, shape (N, 3), of one replica at positions (N, 3) in Å."""
-        given = torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64))[None]
+        given = self._checked(torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64))[None], "positions")
         if self.device.type != "cpu":
             given = given.to(self.device)
         energies, forces = self._evaluate(given)
@@ -98,7 +92,7 @@ class CompiledModel:
     def compile(self, what: str, *, quiet: bool) -> None:
         """Put compiled code in the place of PyTorch's operations; `what` is named in the progress line."""
         self._quiet = quiet
-        self._evaluate = _compiled(self._evaluate, [self._example()], self.device, self._key, what, quiet=quiet)
+        self._evaluate = compiled_function(self._evaluate, [self._example()], self.device, self._key, what, quiet=quiet)
         self.form = "compiled"
 
     def make_step(self, integrator: Any, *, quiet: bool | None = None) -> Step:
@@ -132,19 +126,29 @@ class CompiledModel:
             example = self._example()
             examples = [example, *[torch.zeros_like(example) for _ in range(3)], packed[0]]
             key = self._key | {"step": type(integrator).__qualname__, "parameters": parameters.layout}
-            run = _compiled(
-                step, examples, self.device, key, "a time step", quiet=self._quiet if quiet is None else quiet
-            )
-
-        if len(packed) == 1:
-            only = packed[0]
-            return lambda x, v, f, noise: cast("Advanced", run(x, v, f, noise, only))
+            silent = self._quiet if quiet is None else quiet
+            try:
+                run = compiled_function(step, examples, self.device, key, "a time step", quiet=silent)
+            except CompilerError as error:
+                _say_slow(f"{error}, so PyTorch steps operation by operation", stacklevel=3)
 
         def stepped(x: Tensor, v: Tensor, f: Tensor, noise: Tensor) -> Advanced:
-            parts = zip(self._chunks(x, v, f, noise), packed, strict=True)
+            given = (self._checked(tensor, name) for tensor, name in zip((x, v, f, noise), INPUTS, strict=True))
+            if len(packed) == 1:
+                return cast("Advanced", run(*given, packed[0]))
+            parts = zip(self._chunks(*given), packed, strict=True)
             return cast("Advanced", _joined([run(*part, numbers) for part, numbers in parts], self.replicas))
 
         return stepped
+
+    def _checked(self, tensor: Tensor, name: str) -> Tensor:
+        # Compiled code does not look: it would read beyond the tensor, or other bytes as numbers.
+        if tensor.shape != self._shape or tensor.dtype != torch.float64:
+            raise InputError(
+                f"{name} must be a double-precision tensor of shape {self._shape}, not {tensor.dtype} of shape "
+                f"{tuple(tensor.shape)}"
+            )
+        return tensor.contiguous()
 
     def _example(self) -> Tensor:
         n = self.topology.n_beads
@@ -164,58 +168,6 @@ class CompiledModel:
         return divided
 
 
-class Parameters:
-    """The numbers of an integrator as one tensor, so that the compiled step takes one input for them.
-
-    Parameters
-    ----------
-    integrator : dataclass
-        The floats and tensors it is made of are its numbers; tensors of shape (R, 1, 1) differ among replicas.
-        Constants it makes of them itself are made again within the compiled step.
-    replicas : int
-        R.
-    device : torch.device
-    """
-
-    def __init__(self, integrator: Any, replicas: int, device: torch.device) -> None:
-        self._integrator = integrator
-        fields = {field.name: getattr(integrator, field.name) for field in dataclasses.fields(integrator) if field.init}
-        self._values = {
-            name: torch.as_tensor(value, dtype=torch.float64, device=device)
-            for name, value in fields.items()
-            if isinstance(value, float | Tensor)
-        }
-        self._differ = [name for name, value in self._values.items() if value.shape == (replicas, 1, 1)]
-
-    @property
-    def layout(self) -> list[Any]:
-        """Names and shapes of the numbers, and which of them differ among replicas."""
-        shapes = {name: [] if name in self._differ else list(value.shape) for name, value in self._values.items()}
-        return [shapes, self._differ]
-
-    def packed(self, start: int, chunk: int) -> Tensor:
-        """Return the numbers of a chunk of replicas, its end filled up with its first replica's."""
-        parts = []
-        for name, value in self._values.items():
-            own = value
-            if name in self._differ:
-                own = value[start : start + chunk]
-                own = torch.cat([own, own[:1].expand(chunk - len(own), 1, 1)])
-            parts.append(own.reshape(-1))
-        return torch.cat(parts)
-
-    def restored(self, numbers: Tensor, chunk: int) -> Any:
-        """Return the integrator of a chunk of replicas with the numbers of a packed tensor."""
-        values = {}
-        start = 0
-        for name, value in self._values.items():
-            shape = (chunk, 1, 1) if name in self._differ else tuple(value.shape)
-            size = math.prod(shape)
-            values[name] = numbers[start : start + size].reshape(shape)
-            start += size
-        return dataclasses.replace(self._integrator, **values)
-
-
 def compile_model(
     model: CGModel,
     topology: BeadTopology | None = None,
@@ -231,8 +183,7 @@ def compile_model(
     topology = topology or model.only_topology()
     where = find_device(device)
     _check(replicas, dtype, gate, topology)
-    checked = _frames(model, topology, frames)
-    gauge = Gate(model, topology, checked, gate, where)
+    gauge = Gate(model, topology, frames_to_check(model, topology, frames), gate, where)
     chunk = _chunk(replicas, topology.n_beads) if where.type == "cpu" else replicas
     key = {
         "model": model_hash(model),
@@ -246,16 +197,14 @@ def compile_model(
     dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge, native=natively)
     compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals, "native": natively})
     compiled.force_error = error
-    if not compiler:
-        warnings.warn(
-            "no C++ compiler was found, so PyTorch evaluates the model operation by operation, several times slower; "
-            "install g++",
-            UserWarning,
-            stacklevel=2,
-        )
-        return compiled
     what = f"{model.backbone_name or 'priors'} of {topology.n_beads} beads × {chunk} replicas"
-    compiled.compile(what, quiet=quiet)
+    try:
+        if not compiler:
+            raise CompilerError("no C++ compiler was found")  # noqa: TRY301 - the same notice as of one that fails
+        compiled.compile(what, quiet=quiet)
+    except CompilerError as error:
+        _say_slow(f"{error}, so PyTorch evaluates the model operation by operation", stacklevel=3)
+        return compiled
     compiled.force_error = gauge.error(compiled.chunk_function, chunk)
     if not compiled.force_error <= gate:
         raise InputError(
@@ -263,6 +212,10 @@ def compile_model(
             "clear the cache with `ase-cg cache --clear`, or do without compiling"
         )
     return compiled
+
+
+def _say_slow(what: str, *, stacklevel: int) -> None:
+    warnings.warn(f"{what}, several times slower; install g++", UserWarning, stacklevel=stacklevel + 1)
 
 
 def model_hash(model: CGModel) -> str:
@@ -301,24 +254,6 @@ def check_size(topology: BeadTopology) -> None:
         )
 
 
-def _frames(model: CGModel, topology: BeadTopology, frames: ArrayLike | None) -> NDArray[np.float64]:
-    if frames is None:
-        frames = model.frames_of(topology)
-    if frames is None:
-        raise InputError(
-            "the model's file holds no frames of its data to check the compiled forces with; give frames=…, positions "
-            "of shape (F, N, 3) in Å"
-        )
-    found = np.asarray(frames, dtype=float)
-    if found.ndim == 2:
-        found = found[None]
-    if found.ndim != 3 or found.shape[1:] != (topology.n_beads, 3) or not len(found):
-        raise InputError(f"frames of shape {found.shape} do not fit (F, {topology.n_beads}, 3)")
-    if not np.isfinite(found).all():
-        raise InputError("the frames to check the compiled forces with have positions that are no numbers")
-    return found
-
-
 def _chunk(replicas: int, n_beads: int) -> int:
     """Return how many replicas are evaluated at once: as even a division as possible."""
     most = max(1, min(MAX_CHUNK, CHUNK_BEADS // n_beads))
@@ -346,42 +281,6 @@ def _tabulated(
         f"the tabulated forces differ from the model's by {error:.1e} in {dtype}, above the gate of {gauge.limit:.1e}; "
         "ask for a looser gate, for float64, or do without compiling"
     )
-
-
-def _compiled(
-    function: Function,
-    examples: list[Tensor],
-    device: torch.device,
-    key: dict[str, Any],
-    what: str,
-    *,
-    quiet: bool,
-) -> Function:
-    """Return a function compiled, from the cache where it is there."""
-    if device.type == "cuda":
-        with waiting(f"Compiling {what}", quiet=quiet):
-            return Replay(fused(function, examples), examples)
-    place = cache.entry(cache.make_key(**key))
-    if (kept := _kept(place)) is not None:
-        return kept
-    cache.make_folder(place.package.parent)
-    with waiting(f"Compiling {what}, once: it is kept for the next time", quiet=quiet), place.alone():
-        if (kept := _kept(place)) is not None:  # another process made it in the meantime
-            return kept
-        with written_whole(place.package, overwrite=True) as partial:
-            write_package(function, examples, partial)
-        place.write({"what": what, "model": key["model"], "dtype": key["dtype"]})
-    return read_package(place.package)
-
-
-def _kept(place: cache.Entry) -> Function | None:
-    """Return the function of an entry of the cache, or None where there is none, or a damaged one."""
-    if place.read() is None:
-        return None
-    try:
-        return read_package(place.package)
-    except (RuntimeError, OSError):  # PyTorch's kinds; it is made anew
-        return None
 
 
 def _joined(parts: list[tuple[Tensor, ...]], replicas: int) -> tuple[Tensor, ...]:

@@ -39,9 +39,32 @@ std::vector<Product> read(const Tensor& numbers, const Tensor& coefficients) {
 }
 
 // One filter, without an angular part, is all there is.
-bool is_simple(const std::vector<Product>& products) {
-    return products.size() == 1 && products[0].angular < 0 && products[0].along == 1;
+bool is_simple(const std::vector<Product>& products, int64_t functions) {
+    if (products.size() != 1 || functions != 1) return false;
+    const Product& one = products[0];
+    return one.out == 0 && one.angular < 0 && one.feature == 0 && one.along == 1 && one.back == 1;
 }
+
+// Compiled graphs do not look at what they pass on: what does not fit is told, rather than read beyond its end.
+void check(const Tensor& distance, const Tensor& angular, const Tensor& features, const Tensor& rows,
+           const std::vector<Product>& products, int64_t outputs, int64_t intervals, int64_t functions) {
+    const int64_t replicas = distance.size(0), n = distance.size(1);
+    const auto fits = [](int64_t size, int64_t whole) { return size == whole || size == 1; };
+    TORCH_CHECK(distance.dim() == 3 && distance.size(2) == n, "distances must be of shape (R, N, N)");
+    TORCH_CHECK(features.dim() == 4 && fits(features.size(1), replicas) && fits(features.size(2), n) &&
+                    features.size(3) == rows.size(1),
+                "features do not fit the distances and the table");
+    TORCH_CHECK(rows.is_contiguous() && rows.size(0) == (intervals + 1) * COEFFICIENTS * functions,
+                "the table is of another size");
+    const int64_t components = angular.numel() / std::max<int64_t>(1, replicas * n * n);
+    for (const auto& one : products)
+        TORCH_CHECK(0 <= one.out && one.out < outputs && 0 <= one.filter && one.filter < functions &&
+                        one.angular < components && 0 <= one.feature && one.feature < features.size(0),
+                    "a product names what is not there");
+}
+
+// The channels side by side; other strides are as they are.
+Tensor side_by_side(const Tensor& t) { return t.size(3) == 1 || t.stride(3) == 1 ? t : t.contiguous(); }
 
 // Numbers (components, R, N, C) by component, replica and bead; strides are zero where they are the same for all.
 template <typename T>
@@ -179,7 +202,7 @@ Tensor forward(const Tensor& distance, const Tensor& angular, const Tensor& feat
     const T* d = distance.const_data_ptr<T>();
     const T* y = angular.const_data_ptr<T>();
     T* w = memory.mutable_data_ptr<T>();
-    const bool simple = is_simple(products);
+    const bool simple = is_simple(products, table.functions);
     std::vector<int64_t> found(n);
     for (int64_t r = 0; r < replicas; ++r)
         for (int64_t i = 0; i < n; ++i)
@@ -220,7 +243,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& gradient, const Tensor
     T* to_d = to_distance.mutable_data_ptr<T>();
     T* to_y = to_angular.mutable_data_ptr<T>();
     T *w = memory.mutable_data_ptr<T>(), *slope = w + q;
-    const bool simple = is_simple(products) && of_features;
+    const bool simple = is_simple(products, table.functions) && of_features;
     std::vector<int64_t> found(n);
     for (int64_t r = 0; r < replicas; ++r)
         for (int64_t i = 0; i < n; ++i)
@@ -257,11 +280,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& gradient, const Tensor
 Tensor convolve(const Tensor& distance, const Tensor& angular, const Tensor& features, const Tensor& rows,
                 const Tensor& numbers, const Tensor& coefficients, int64_t outputs, int64_t intervals,
                 int64_t functions, double per_length) {
+    const auto products = read(numbers, coefficients);
+    check(distance, angular, features, rows, products, outputs, intervals, functions);
     Tensor result;
     AT_DISPATCH_FLOATING_TYPES(distance.scalar_type(), "convolve", [&] {
-        result = forward<scalar_t>(distance.contiguous(), angular.contiguous(), features,
-                                   table_of<scalar_t>(rows, intervals, functions, per_length),
-                                   read(numbers, coefficients), outputs);
+        result = forward<scalar_t>(distance.contiguous(), angular.contiguous(), side_by_side(features),
+                                   table_of<scalar_t>(rows, intervals, functions, per_length), products, outputs);
     });
     return result;
 }
@@ -271,11 +295,13 @@ std::tuple<Tensor, Tensor, Tensor> convolve_backward(const Tensor& gradient, con
                                                      const Tensor& rows, const Tensor& numbers,
                                                      const Tensor& coefficients, int64_t intervals, int64_t functions,
                                                      double per_length, bool of_features) {
+    const auto products = read(numbers, coefficients);
+    check(distance, angular, features, rows, products, gradient.size(0), intervals, functions);
     std::tuple<Tensor, Tensor, Tensor> result;
     AT_DISPATCH_FLOATING_TYPES(distance.scalar_type(), "convolve_backward", [&] {
-        result = backward<scalar_t>(gradient.contiguous(), distance.contiguous(), angular.contiguous(), features,
-                                    table_of<scalar_t>(rows, intervals, functions, per_length),
-                                    read(numbers, coefficients), of_features);
+        result = backward<scalar_t>(gradient.contiguous(), distance.contiguous(), angular.contiguous(),
+                                    side_by_side(features),
+                                    table_of<scalar_t>(rows, intervals, functions, per_length), products, of_features);
     });
     return result;
 }

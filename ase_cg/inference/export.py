@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ase_cg.errors import reason
+
 Function = Callable[..., tuple[Tensor, ...]]
 
 # One thread: the work is small, and threads that wait for each other cost more than they bring. Concatenations are
 # written to memory: computed within the loops that read them, they would keep these from being vectorized.
 INDUCTOR = {"cpp.threads": 1, "assert_indirect_indexing": False, "max_pointwise_cat_inputs": 1}
+
+
+class CompilerError(RuntimeError):
+    """There is no C++ compiler, or it fails: the message says so in half a sentence."""
 
 
 def has_compiler() -> bool:
@@ -36,12 +42,25 @@ def traced(function: Function, examples: Sequence[Tensor]) -> torch.fx.GraphModu
 
 
 def write_package(function: Function, examples: Sequence[Tensor], path: Path) -> None:
-    """Compile a function for tensors like `examples` to native code, in a package (.pt2) at `path`."""
+    """Compile a function for tensors like `examples` to native code, in a package (.pt2) at `path`.
+
+    Raises
+    ------
+    CompilerError
+        If the C++ compiler fails.
+    """
+    from torch._inductor.exc import CppCompileError
+
     with warnings.catch_warnings():
         # PyTorch warns of its own internals.
         warnings.simplefilter("ignore")
         program = torch.export.export(traced(function, examples), tuple(examples))
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=INDUCTOR)  # noqa: SLF001 - AOTInductor has no other address
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=INDUCTOR)  # noqa: SLF001 - AOTInductor has no other address
+        except RuntimeError as error:
+            if not isinstance(getattr(error, "inner_exception", error), CppCompileError):
+                raise
+            raise CompilerError(f"the C++ compiler fails ({reason(error)})") from error
 
 
 def read_package(path: Path) -> Function:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
@@ -64,3 +64,28 @@ class Gate:
         # Relative to the thermal scale where there are no forces at all.
         scale = self.forces.norm().clamp_min(torch.finfo(torch.float64).tiny)
         return float(difference.norm() / scale)
+
+
+def frames_to_check(model: CGModel, topology: BeadTopology, frames: ArrayLike | None) -> NDArray[np.float64]:
+    """Return frames (F, N, 3) in Å: those given, or those the model keeps.
+
+    Raises
+    ------
+    InputError
+        If there are none, or they do not fit the molecule.
+    """
+    if frames is None:
+        frames = model.frames_of(topology)
+    if frames is None:
+        raise InputError(
+            "the model's file holds no frames of its data to check the compiled forces with; give frames=…, positions "
+            "of shape (F, N, 3) in Å"
+        )
+    found = np.asarray(frames, dtype=float)
+    if found.ndim == 2:
+        found = found[None]
+    if found.ndim != 3 or found.shape[1:] != (topology.n_beads, 3) or not len(found):
+        raise InputError(f"frames of shape {found.shape} do not fit (F, {topology.n_beads}, 3)")
+    if not np.isfinite(found).all():
+        raise InputError("the frames to check the compiled forces with have positions that are no numbers")
+    return found

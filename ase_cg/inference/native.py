@@ -14,6 +14,7 @@ from torch import Tensor
 from ase_cg.errors import reason
 from ase_cg.files import written_whole
 from ase_cg.inference import cache
+from ase_cg.inference.export import CompilerError
 from ase_cg.progress import waiting
 
 if TYPE_CHECKING:
@@ -34,23 +35,36 @@ def load(*, quiet: bool = False) -> bool:
     bool
         Whether they are there: where the C++ compiler fails, a warning says why, and PyTorch's own do the work.
     """
+    if _known():  # loaded twice, from two places, it would end the process
+        return True
     try:
-        library = _library(quiet=quiet)
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-    except OSError as error:
+        try:
+            torch.ops.load_library(str(_library(quiet=quiet)))  # type: ignore[no-untyped-call]
+        except OSError:  # made on a machine of the same processor but another system, or deleted in the meantime
+            torch.ops.load_library(str(_library(quiet=quiet, anew=True)))  # type: ignore[no-untyped-call]
+    except (OSError, CompilerError) as error:
         warnings.warn(f"large molecules are slower than they could be: {reason(error)}", UserWarning, stacklevel=3)
         return False
-    torch.library.register_fake("ase_cg::convolve", _shape)
-    torch.library.register_fake("ase_cg::convolve_backward", _backward_shapes)
+    _describe()
     return True
 
 
-def _library(*, quiet: bool) -> Path:
-    place = cache.entry(cache.make_key(library=SOURCE.read_text(), flags=FLAGS), ".so")
-    if place.read() is None:
+def _known() -> bool:
+    return hasattr(torch.ops.ase_cg, "convolve")
+
+
+def _describe() -> None:
+    """Tell PyTorch's compiler what the operations return."""
+    torch.library.register_fake("ase_cg::convolve", _shape)
+    torch.library.register_fake("ase_cg::convolve_backward", _backward_shapes)
+
+
+def _library(*, quiet: bool, anew: bool = False) -> Path:
+    place = cache.entry(cache.make_key(library=SOURCE.read_text(encoding="utf-8"), flags=FLAGS), ".so")
+    if anew or place.read() is None:
         cache.make_folder(place.package.parent)
         with waiting("Compiling the sums over neighbours, once on this machine", quiet=quiet), place.alone():
-            if place.read() is None:
+            if anew or place.read() is None:
                 with written_whole(place.package, overwrite=True) as partial:
                     _compile(partial)
                 place.write({"what": "sums over neighbours"})
@@ -62,10 +76,12 @@ def _compile(path: Path) -> None:
 
     package = Path(torch.__path__[0])
     include = [f"-I{package / folder}" for folder in ("include", "include/torch/csrc/api/include")]
-    command = [get_cpp_compiler(), *FLAGS, *include, str(SOURCE), "-o", str(path), f"-L{package / 'lib'}"]
+    # PyTorch's own kind of strings and lists, or its symbols are not found.
+    kind = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    command = [get_cpp_compiler(), *FLAGS, kind, *include, str(SOURCE), "-o", str(path), f"-L{package / 'lib'}"]
     done = subprocess.run([*command, "-lc10", "-ltorch_cpu"], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        raise OSError(f"{command[0]} cannot compile {SOURCE.name}: {reason(OSError(done.stderr))}")
+        raise CompilerError(f"{command[0]} cannot compile {SOURCE.name}: {reason(CompilerError(done.stderr))}")
 
 
 def convolve(spec: Convolution, distance: Tensor, angular: Tensor | None, features: Tensor) -> Tensor:
@@ -131,4 +147,5 @@ def _backward_shapes(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     _, distance, angular, features, rows = given[:5]
     k = len(features) if given[-1] else 0
     made = features.new_empty(k, *distance.shape[:2], rows.shape[1])
-    return torch.empty_like(distance), torch.empty_like(angular), made
+    # Whatever the strides of those.
+    return distance.new_empty(distance.shape), angular.new_empty(angular.shape), made

@@ -247,16 +247,16 @@ def test_a_compiled_form_takes_the_place_of_the_eager_one(model_file, dataset_fi
 
     asked = []
 
-    def compile_model(self, topology, *, replicas, device, dtype, frames):
+    def compile_model(self, topology, *, replicas, device, dtype, frames, quiet):
         import torch
 
-        asked.append((topology.n_beads, replicas, device, dtype, frames.shape))
+        asked.append((topology.n_beads, replicas, device, dtype, frames.shape, quiet))
         return EagerForm(self, topology, replicas, torch.device(device), dtype)
 
     monkeypatch.setattr(CGModel, "compile", compile_model)
     options = {"start": dataset_file, "replicas": 2, **SHORT}
     folder = simulate(model_file, tmp_path / "s", compile=True, **options)
-    assert asked == [(6, 2, "cpu", "float32", (2, 6, 3))]
+    assert asked == [(6, 2, "cpu", "float32", (2, 6, 3), True)]
     assert json.loads((folder / "simulation.json").read_text())["form"] == "compiled"
     eager = simulate(model_file, tmp_path / "eager", **options)
     assert np.array_equal(read_simulation(folder)[0], read_simulation(eager)[0])

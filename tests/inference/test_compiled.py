@@ -1,5 +1,6 @@
 """Compiled models: their gate, their cache, whole steps, chunks, and machines without a compiler."""
 
+import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
 from typer.testing import CliRunner
 
 from ase_cg.cli.main import app
 from ase_cg.dynamics.integrators import make_integrator
 from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.errors import InputError
-from ase_cg.inference import cache, compiled, export
+from ase_cg.files import file_hash
+from ase_cg.inference import cache, compiled, export, packages
 from ase_cg.inference.compiled import compile_model, model_hash
 from ase_cg.models.backbones.near import near_pairs
 from ase_cg.models.base import Backbone
@@ -79,7 +82,7 @@ def test_whole_steps_and_chunks(monkeypatch):
     assert energies.shape == stepped[3].shape == (5,)
     # Another temperature, another time step: the same code with other numbers.
     faster = Leap(0.02, integrator.masses, 2 * integrator.gain)
-    monkeypatch.setattr(compiled, "write_package", pytest.fail)
+    monkeypatch.setattr(packages, "write_package", pytest.fail)
     moved = made.make_step(faster, quiet=True)(x, v, forces, noise)[0]
     assert torch.allclose(moved, faster.advance(x, v, forces, noise, made.energy_and_forces)[0], rtol=1e-12, atol=1e-12)
     alone = made.energy_and_forces(x[[4, 0, 0, 0, 0]])[1][0]
@@ -122,6 +125,32 @@ def test_a_machine_without_a_compiler_says_so_and_goes_on(monkeypatch):
     x = torch.tensor(frames[:1])
     step = made.make_step(integrator)
     assert step(x, x, x, x)[0].shape == (1, 5, 3)
+    for wrong in (x[:, :4], x.float(), torch.cat([x, x])):
+        with pytest.raises(InputError, match=r"noise must be a double-precision tensor of shape \(1, 5, 3\)"):
+            step(x, x, x, wrong)
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(tmp_path, monkeypatch):
+    """It says its version, as one without a linker or headers does."""
+    script = tmp_path / "broken"
+    script.write_text('#!/bin/sh\ncase "$*" in *--version*) echo 12.0 ;; *) echo "no linker" >&2; exit 1 ;; esac\n')
+    script.chmod(0o700)
+    monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
+    model, frames = chain_model(None, 5, priors=("bonds",))
+    told = r"C\+\+ compiler fails \(.*no linker.*\), so PyTorch evaluates"
+    with inductor.patch({"cpp.cxx": (None, str(script))}), pytest.warns(UserWarning, match=told) as notices:
+        made = model.compile(frames=frames[:2], quiet=True)
+    assert len(notices) == 1
+    assert made.form == "eager"
+    assert made.force_error < 1e-5
+    assert cache.cached_size() == (0, 0)
+    # The evaluation is there from an earlier day, the step is not.
+    made.form = "compiled"
+    x = torch.tensor(frames[:1])
+    with inductor.patch({"cpp.cxx": (None, str(script))}), pytest.warns(UserWarning, match="PyTorch steps operation"):
+        step = made.make_step(leap(1, 5), quiet=True)
+    expected = leap(1, 5).advance(x, x, x, x, made.energy_and_forces)
+    assert torch.allclose(step(x, x, x, x)[0], expected[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_replayed_capture_is_the_function():
@@ -271,6 +300,8 @@ def test_positions_of_another_kind_are_refused_not_read_as_others(monkeypatch):
     for wrong in (x[:2], x[:, :4], x.float(), x.numpy().astype("f4"), torch.cat([x, x])):
         with pytest.raises(InputError, match=r"double-precision tensor of shape \(3, 5, 3\)"):
             made.energy_and_forces(wrong)
+    with pytest.raises(InputError, match=r"double-precision tensor of shape \(3, 5, 3\)"):
+        made.energy_and_forces_of(frames[0])  # of one replica only
     with pytest.raises(InputError, match="compiled for 3 replicas and there are 2"):
         ReplicaSimulation(model, frames[:2], compiled=made, time_step=0.2, friction=0.01)
 
@@ -289,11 +320,12 @@ def test_one_process_compiles_and_others_wait_and_damaged_packages_are_made_agai
             raise RuntimeError("Failed to initialize zip archive")
         return path
 
-    monkeypatch.setattr(compiled, "write_package", write)
-    monkeypatch.setattr(compiled, "read_package", read)
+    monkeypatch.setattr(packages, "write_package", write)
+    monkeypatch.setattr(packages, "read_package", read)
 
     def compile_one(_=None):
-        return compiled._compiled(abs, [], torch.device("cpu"), {"model": "m", "dtype": "d"}, "it", quiet=True)
+        key = {"model": "m", "dtype": "d"}
+        return packages.compiled_function(abs, [], torch.device("cpu"), key, "it", quiet=True)
 
     with ThreadPoolExecutor(3) as pool:
         found = set(pool.map(compile_one, range(3)))
@@ -302,6 +334,12 @@ def test_one_process_compiles_and_others_wait_and_damaged_packages_are_made_agai
     package.write_text("pack")
     assert compile_one().read_text() == "package"
     assert len(written) == 2
+    # As it was written, but for another system: it is not to be loaded here.
+    record = package.with_suffix(".json")
+    record.write_text(record.read_text().replace(file_hash(package), hashlib.sha256(b"other").hexdigest()))
+    package.write_text("other")
+    assert compile_one().read_text() == "package"
+    assert len(written) == 3
     assert cache.cached_size()[0] == 1
     assert [path.suffix for path in sorted(package.parent.iterdir())] == [".json", ".pt2"]
 
