@@ -181,10 +181,29 @@ T differentiate_simply(int64_t channels, T t, const T* __restrict c0, const T* _
 #pragma omp simd reduction(+ : by_place)
     for (int64_t c = 0; c < channels; ++c) {
         const T c1 = c0[q + c], c2 = c0[2 * q + c], c3 = c0[3 * q + c], c4 = c0[4 * q + c], c5 = c0[5 * q + c];
-        const T w = c0[c] + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * c5))));
-        const T slope = c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5)));
+        // Horner's scheme for the value and for the slope at once.
+        T w = c5 * t + c4, slope = c5 * t + w;
+        w = w * t + c3, slope = slope * t + w;
+        w = w * t + c2, slope = slope * t + w;
+        w = w * t + c1, slope = slope * t + w;
+        w = w * t + c0[c];
         to_sj[c] += w * gi[c];
         to_si[c] += w * gj[c];
+        by_place += slope * (sj[c] * gi[c] + si[c] * gj[c]);
+    }
+    return by_place;
+}
+
+// The derivative by the place alone, where the features are given.
+LOOP
+T slope_simply(int64_t channels, T t, const T* __restrict c0, const T* __restrict si, const T* __restrict sj,
+               const T* __restrict gi, const T* __restrict gj) {
+    const int64_t q = channels;
+    T by_place = 0;
+#pragma omp simd reduction(+ : by_place)
+    for (int64_t c = 0; c < channels; ++c) {
+        const T c1 = c0[q + c], c2 = c0[2 * q + c], c3 = c0[3 * q + c], c4 = c0[4 * q + c], c5 = c0[5 * q + c];
+        const T slope = c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * 5 * c5)));
         by_place += slope * (sj[c] * gi[c] + si[c] * gj[c]);
     }
     return by_place;
@@ -243,7 +262,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& gradient, const Tensor
     T* to_d = to_distance.mutable_data_ptr<T>();
     T* to_y = to_angular.mutable_data_ptr<T>();
     T *w = memory.mutable_data_ptr<T>(), *slope = w + q;
-    const bool simple = is_simple(products, table.functions) && of_features;
+    const bool simple = is_simple(products, table.functions);
     std::vector<int64_t> found(n);
     for (int64_t r = 0; r < replicas; ++r)
         for (int64_t i = 0; i < n; ++i)
@@ -251,9 +270,11 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& gradient, const Tensor
                 const int64_t pair = (r * n + i) * n + j;
                 const auto [row, t] = table.find(d[pair]);
                 if (simple) {
-                    to_d[pair] = table.per_length *
-                                 differentiate_simply(channels, t, row, s.at(0, r, i), s.at(0, r, j), g.at(0, r, i),
-                                                      g.at(0, r, j), to_s.at(0, r, i), to_s.at(0, r, j));
+                    const T *si = s.at(0, r, i), *sj = s.at(0, r, j), *gi = g.at(0, r, i), *gj = g.at(0, r, j);
+                    const T by_place = of_features ? differentiate_simply(channels, t, row, si, sj, gi, gj,
+                                                                          to_s.at(0, r, i), to_s.at(0, r, j))
+                                                   : slope_simply(channels, t, row, si, sj, gi, gj);
+                    to_d[pair] = by_place * table.per_length;
                     continue;
                 }
                 for (int64_t p = 0; p < table.functions; ++p)
