@@ -18,6 +18,7 @@ from ase_cg.files import file_hash, locked, written_whole
 LIMIT = 2 * 1024**3  # bytes
 OTHERS_MAY_WRITE = 0o022
 POLL = 0.2  # s
+UNFINISHED = 3600.0  # s, after which a file that is not whole is nobody's
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,23 @@ def clear() -> tuple[int, int]:
     found = cached_size()
     for path in [*_files("*.json"), *_packages()]:
         path.unlink(missing_ok=True)
+    _delete_unfinished()
     return found
+
+
+def _delete_unfinished() -> None:
+    """Delete what killed processes left half written; what is younger may still be written to."""
+    folder = cache_folder()
+    for path in folder.glob(".partial-*") if folder.is_dir() else []:
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > UNFINISHED:
+                path.unlink()
 
 
 def prune(limit: int) -> None:
     """Delete the packages that were not used for longest, until the rest take no more than `limit` bytes."""
     # Whole entries, and what killed processes left.
+    _delete_unfinished()
     total = 0
     for package in sorted(_packages(), key=_last_used, reverse=True):
         total += _size(package)

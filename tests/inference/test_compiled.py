@@ -266,11 +266,15 @@ def test_the_cache_is_limited_and_cleared(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="can be written by others"):
         cache.entry("0").read()
     (tmp_path / "cache" / "kept.txt").write_text("not ours")
+    for name, age in (("old", 7200), ("young", 10)):
+        unfinished = tmp_path / "cache" / f".partial-{name}.pt2"
+        unfinished.touch()
+        os.utime(unfinished, (time.time() - age,) * 2)
     result = CliRunner().invoke(app, ["cache"])
     assert result.output.startswith("1 packages, 0.0 MB, in")
     result = CliRunner().invoke(app, ["cache", "--clear"])
     assert result.output.startswith("1 packages, 0.0 MB, deleted from")
-    assert (tmp_path / "cache" / "kept.txt").exists()
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".partial-young.pt2", "kept.txt"]
     assert cache.cached_size() == (0, 0)
 
 
