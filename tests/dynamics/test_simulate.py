@@ -106,7 +106,7 @@ def test_a_quiet_simulation_compiles_without_a_word(model_file, dataset_file, tm
         told.append(quiet)
         return function
 
-    monkeypatch.setattr("ase_cg.inference.compiled._compiled", uncompiled)
+    monkeypatch.setattr("ase_cg.inference.compiled.compiled_function", uncompiled)
     options = SHORT | {"duration": "0.02 ps", "quiet": quiet, "compile": True}
     simulate(model_file, tmp_path / "s", start=dataset_file, **options)
     assert told == [quiet, quiet]  # the model, and a time step
