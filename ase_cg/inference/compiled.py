@@ -193,9 +193,12 @@ def compile_model(
         "dtype": dtype,
     }
     compiler = where.type != "cpu" or has_compiler()
-    natively = compiler and where.type == "cpu" and topology.n_beads >= native.SMALLEST and native.load(quiet=quiet)
-    dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge, native=natively)
-    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals, "native": natively})
+    large = topology.n_beads >= native.SMALLEST
+    simple = model.backbone_name == "schnet" and chunk * topology.n_beads >= native.SIMPLE_BEADS
+    natively = compiler and where.type == "cpu" and (large or simple) and native.load(quiet=quiet)
+    how = {"native": natively, "simple_only": natively and not large}
+    dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge, **how)
+    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals} | how)
     compiled.force_error = error
     what = f"{model.backbone_name or 'priors'} of {topology.n_beads} beads × {chunk} replicas"
     try:
@@ -267,13 +270,12 @@ def _tabulated(
     dtype: str,
     device: torch.device,
     gauge: Gate,
-    *,
-    native: bool,
+    **how: bool,
 ) -> tuple[DenseModel, int, float]:
     """Return the form with the smallest tables that passes the gate."""
     error = math.inf
     for intervals in INTERVALS:
-        dense = DenseModel(model, topology, chunk, getattr(torch, dtype), intervals, device, native=native)
+        dense = DenseModel(model, topology, chunk, getattr(torch, dtype), intervals, device, **how)
         error = gauge.error(dense.energy_and_forces, chunk)
         if error <= gauge.limit:
             return dense, intervals, error

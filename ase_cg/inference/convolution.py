@@ -80,6 +80,11 @@ class Convolution(nn.Module):
         self.register_buffer("numbers", torch.tensor([product.numbers for product in self.products]))
         self.register_buffer("coefficients", torch.tensor([product.coefficients for product in self.products]).double())
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is one product, without an angular part, with the same table for all beads."""
+        return len(self.products) == 1 and self.products[0].angular is None and not len(self.offset)
+
     def forward(self, distance: Tensor, angular: Tensor | None, features: Tensor) -> Tensor:
         """Return the sum.
 

@@ -39,6 +39,8 @@ class DenseModel(nn.Module):
     device : torch.device
     native : bool
         Whether sums over neighbours are done by :mod:`ase_cg.inference.native`.
+    simple_only : bool
+        Whether only those of one product are, and matrices still go into tables for each bead type.
     """
 
     itself: Tensor
@@ -53,6 +55,7 @@ class DenseModel(nn.Module):
         device: torch.device | str = "cpu",
         *,
         native: bool = False,
+        simple_only: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = dtype
@@ -63,11 +66,12 @@ class DenseModel(nn.Module):
         terms: list[EnergyTerm] = list(exact.priors.terms.values())  # type: ignore[arg-type]
         if exact.backbone is not None:
             terms.append(exact.backbone)
-        self.terms = nn.ModuleList(_dense(term, one, intervals, native=native) or term for term in terms)
+        fold = simple_only or not native
+        self.terms = nn.ModuleList(_dense(term, one, intervals, fold=fold) or term for term in terms)
         self.to(device, dtype).requires_grad_(requires_grad=False)
         for module in self.modules():
             if isinstance(module, Convolution):
-                module.native = native
+                module.native = native and (module.is_simple or not simple_only)
         # What has no dense form of its own is evaluated on the graph of all copies.
         copies = exact.graph(topology, replicas).to(device, dtype)
         for number, term in enumerate(self.terms):
@@ -92,14 +96,14 @@ class DenseModel(nn.Module):
         return energy.detach().double(), -gradient.permute(1, 2, 0).double().contiguous()
 
 
-def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int, *, native: bool) -> nn.Module | None:
+def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int, *, fold: bool) -> nn.Module | None:
     """Return the dense form of a term on one molecule, or None if it has none."""
     if isinstance(term, Repulsion):
         return DenseRepulsion(term, graph)
     if isinstance(term, SchNet):
-        return DenseSchNet(term, graph.bead_type, intervals, fold=not native)
+        return DenseSchNet(term, graph.bead_type, intervals, fold=fold)
     if isinstance(term, PaiNN):
         return DensePaiNN(term, graph.bead_type, intervals)
     if isinstance(term, MACE):
-        return DenseMACE(term, graph.bead_type, intervals, fold=not native)
+        return DenseMACE(term, graph.bead_type, intervals, fold=fold)
     return None

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_name("convolution.cpp")
 # No fast-math: a library linked with it changes how the whole process treats denormal numbers.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp-simd", "-fPIC", "-shared")
-SMALLEST = 24  # beads; in smaller molecules nearly all pairs are within the cutoff, and calls cost more than they save
+SMALLEST = 24  # beads; in smaller molecules nearly all pairs are within the cutoff, and only simple sums gain
+SIMPLE_BEADS = 100  # in all replicas of a chunk; for fewer, calls cost more than they save
 
 
 @kept

@@ -48,6 +48,18 @@ def test_native_sums_are_the_dense_ones(name, hyper):
     assert torch.allclose((up - down) / 2e-5, -(native_forces * direction).sum((1, 2)), rtol=1e-6, atol=1e-8)
 
 
+def test_simple_sums_alone_go_with_tables_by_type():
+    """The first layer of SchNet has a table for each type, and is not native; the others are."""
+    model, frames = chain_model("schnet", 10, {"n_interactions": 3})
+    x = torch.tensor(frames[:3])
+    forces = DenseModel(model, model.only_topology(), 3, torch.float64, 64).energy_and_forces(x)[1]
+    mixed = DenseModel(model, model.only_topology(), 3, torch.float64, 64, native=True, simple_only=True)
+    sums = [module for module in mixed.modules() if isinstance(module, Convolution)]
+    assert [module.native for module in sums] == [False, True, True]
+    found = mixed.energy_and_forces(x)[1]
+    assert float((found - forces).norm() / forces.norm()) < 1e-11
+
+
 def test_a_replica_does_not_depend_on_the_others_and_nan_stays_where_it_is():
     model, frames = chain_model("painn", 12)
     made = DenseModel(model, model.only_topology(), 3, torch.float32, 64, native=True)
