@@ -185,12 +185,17 @@ class Study:
         place = self.folder / case.folder
         dataset = system.dataset(self.folder / case.system)
         system.one_basin(self.folder / case.system)
-        recipe = _recipe(case, system, dataset, system.efforts[self.effort], self.device)
+        recipe = self.recipe(case, dataset)
         place.mkdir(parents=True, exist_ok=True)
         written = place / "recipe.yaml"
         if not written.is_file():
             written.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         return train(Recipe.read(written), place / "training", quiet=True)
+
+    def recipe(self, case: Case, dataset: Path) -> dict[str, Any]:
+        """Return the recipe of a case; a study with labels of its own adds to it."""
+        system = SYSTEMS[case.system]
+        return _recipe(case, system, dataset, system.efforts[self.effort], self.device)
 
     def result(self, case: Case, sharpened: Sequence[str] | None) -> Path:
         """Return the file of the figures of a case with some of its priors sharpened (None: all)."""
@@ -204,14 +209,15 @@ class Study:
         started = time.perf_counter()
         model = self.train(case)
         trained = time.perf_counter()
-        row = self._row(case, sharpened, model)
+        row = self.row(case, sharpened, model)
         row |= {"seconds": {"training": trained - started, "simulation": time.perf_counter() - trained}}
         part = found.with_suffix(".part")
         part.write_text(json.dumps(row, indent=1, ensure_ascii=False))
         part.rename(found)
         return row
 
-    def _row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
+    def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
+        """Simulate and judge a model."""
         system, place = SYSTEMS[case.system], self.folder / case.folder
         effort = system.efforts[self.effort]
         name = variant_name(case, sharpened)

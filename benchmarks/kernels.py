@@ -1,0 +1,214 @@
+"""Labels of generative kernels against forces and noise: the error of the free energy beside that of the bonds.
+
+    OMP_NUM_THREADS=1 python benchmarks/kernels.py --folder runs/data_efficiency --effort quick
+
+Trains on the published beads of ../shared/data like ``data_efficiency.py``, in the same folder: what that study has
+done is not done again. Every case has a folder of its own, and a result that is there is not made again: a stopped
+study goes on with the same command. ``--list`` shows the cases in their order, the most telling first. Prints its table
+at the end, or with ``--table`` of what there is so far, and keeps it as ``kernels.md``, ``kernels.json``, and
+``kernels.png`` and ``.svg``.
+"""
+
+import argparse
+import fnmatch
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from study import SYSTEMS, Case, Study, variant_name
+
+from ase_cg import Dataset
+from ase_cg.flows.kernel import FlowKernel
+from ase_cg.flows.labelling import label_batch
+from ase_cg.units import thermal_energy
+
+PLAIN: tuple[str, ...] = ()
+SHARPENED = None
+TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
+EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
+FLOW_LABELS = ("flow", "flow_and_forces")
+FIGURES = {"PMF error / kT": ("pmf_error_kT", ".2f"), "Jensen–Shannon / nats": ("jensen_shannon_nats", ".4f")}
+FIGURES |= {"bonds / Å": ("bond_wasserstein_A", ".4f"), "angles / rad": ("angle_wasserstein_rad", ".4f")}
+SIGNS = {1.0: "o", 0.1: "s", 0.01: "^"}
+
+
+@dataclass(frozen=True)
+class KernelCase(Case):
+    """A training on the labels of a flow."""
+
+    kernel: str = "cnf"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies below the folder of the study."""
+        return super().folder.parent / f"{self.fraction:g}_{self.labels}_{self.kernel}_seed_{self.seed}"
+
+
+Row = tuple[Case, tuple[str, ...] | None]
+
+
+class KernelStudy(Study):
+    """A study that also trains on labels of flows, and says what these cost."""
+
+    def recipe(self, case: Case, dataset: Path) -> dict[str, Any]:
+        """Return the recipe of a case; a flow gets about as many updates whatever its data."""
+        recipe = super().recipe(case, dataset)
+        if not isinstance(case, KernelCase):
+            return recipe
+        epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
+        # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
+        return recipe | {"kernel": {"name": case.kernel, "epochs": epochs, "batch_size": 128}}
+
+    def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
+        """Simulate and judge a model; of flows with what their labels cost."""
+        row = super().row(case, sharpened, model)
+        if isinstance(case, KernelCase):
+            row["flow"] = costs(model.parent / "flow", self.folder / case.system / "reference.h5")
+        return row
+
+
+def costs(folder: Path, dataset: Path) -> dict[str, Any]:
+    """Return the seconds that a flow's training took, those of a label on one thread, and what its check found.
+
+    The training's are those between its files: of one that was stopped and resumed they are too many.
+    """
+    kernel = FlowKernel.load(folder / "flow.safetensors")
+    with Dataset.open(dataset) as opened:
+        molecule = opened.only_molecule()
+        x = torch.from_numpy(molecule.coordinates(np.arange(TIMED_FRAMES)))
+        types = kernel.types_of(molecule.name)
+        kT = thermal_energy(molecule.temperature)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    started = time.process_time()
+    for rows in torch.arange(TIMED_FRAMES).split(16):
+        label_batch(kernel.flow, types, x[rows].float(), (0,), rows, kT=kT)
+    label_seconds = (time.process_time() - started) / TIMED_FRAMES
+    torch.set_num_threads(threads)
+    begun, ended = ((folder / name).stat().st_mtime for name in ("training.json", "flow.safetensors"))
+    return {"training_seconds": ended - begun, "label_seconds": label_seconds, "provenance": kernel.provenance}
+
+
+def all_rows(seeds: list[int]) -> list[Row]:
+    """Return the rows of the study in the order in which they are made."""
+    rows: list[Row] = []
+    for seed, (system, fractions) in product(seeds, (("dipeptide", (1, 0.1, 0.01)), ("chignolin", (0.1, 1)))):
+        for fraction in fractions:
+            rows.append((KernelCase(system, fraction, "flow", None, seed, "cnf"), SHARPENED))
+            rows += [(Case(system, fraction, "noise", std, seed), p) for std in (0.1, 0.05) for p in (PLAIN, SHARPENED)]
+            rows.append((KernelCase(system, fraction, "flow", None, seed, "coupling"), SHARPENED))
+            rows.append((KernelCase(system, fraction, "flow_and_forces", None, seed, "cnf"), SHARPENED))
+            rows.append((Case(system, fraction, "atomistic", None, seed), SHARPENED))
+            both = [Case(system, fraction, "forces_and_noise", std, seed) for std in (0.05, 0.1)]
+            rows += [(case, priors) for case in both for priors in (SHARPENED, PLAIN)]
+    return rows
+
+
+def shown(row: Row) -> str:
+    """Return the name of a row."""
+    return f"{row[0].folder}/{variant_name(*row)}"
+
+
+def main() -> None:
+    """Do what is missing, then show the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/data_efficiency"))
+    parser.add_argument("--effort", choices=tuple(EPOCHS), default="standard")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", default="*", help="pattern of the cases, such as 'dipeptide/*_cnf_*'")
+    parser.add_argument("--limit", type=int, help="do at most so many cases")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--list", action="store_true", help="show the cases and what is done of them")
+    parser.add_argument("--table", action="store_true", help="show the table of what is done")
+    arguments = parser.parse_args()
+    study = KernelStudy(arguments.folder / arguments.effort, arguments.effort, arguments.device)
+    rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(shown(row), arguments.only)][: arguments.limit]
+    if arguments.list:
+        print("\n".join(f"{'done' if study.result(*row).is_file() else '    '} {shown(row)}" for row in rows))
+        return
+    for row in [] if arguments.table else rows:
+        if not study.result(*row).is_file():
+            print(f"{time.strftime('%H:%M:%S')} {shown(row)}", flush=True)
+            study.run(*row)
+    report(study, rows)
+
+
+def report(study: Study, rows: list[Row]) -> None:
+    """Write and print the tables and the figure of what there is."""
+    found = [json.loads(path.read_text()) for row in rows if (path := study.result(*row)).is_file()]
+    if not found:
+        print("nothing is done yet")
+        return
+    texts = [table(name, own) for name in SYSTEMS if (own := [row for row in found if row["system"] == name])]
+    (study.folder / "kernels.md").write_text("\n\n".join(texts) + "\n")
+    (study.folder / "kernels.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    draw(found, study.folder)
+    print("\n\n".join(texts))
+
+
+def table(system: str, rows: list[dict[str, Any]]) -> str:
+    """Return the rows of one molecule as Markdown."""
+    head = ["fraction", "labels", "priors", "seed", *FIGURES, SYSTEMS[system].share]
+    head += ["label r.m.s. / (kcal/mol/Å)", "flow's training / s", "CPU time of a label / ms"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for row in rows:
+        cells = [f"{row['fraction']:g}", label_name(row), row["priors"], str(row["seed"])]
+        if "failed" in row:
+            lines.append("| " + " | ".join([*cells, "exploded", *[""] * (len(head) - 5)]) + " |")
+            continue
+        for key, style in FIGURES.values():
+            low, high = row["figures"][key]["interval"]
+            cells.append(f"{row['figures'][key]['value']:{style}} ± {(high - low) / 2:{style}}")
+        share, flow = row["share"]["model"], row.get("flow")
+        cells.append(f"{100 * share['value']:.1f} ± {100 * share['standard_error']:.1f} %")
+        cells.append(f"{row['training']['label_variance'] ** 0.5:.2f}")
+        cells += [f"{flow['training_seconds']:.0f}", f"{1e3 * flow['label_seconds']:.1f}"] if flow else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    done = next((row for row in rows if "figures" in row), None)
+    if done is not None:
+        floor = [f"{done['floor'][key]['value']:{style}}" for key, style in FIGURES.values()]
+        share = done["share"]["reference"]
+        cells = ["floor", "", "", "", *floor, f"{100 * share['value']:.1f} ± {100 * share['standard_error']:.1f} %"]
+        lines.append("| " + " | ".join([*cells, "", "", ""]) + " |")
+    return f"{system}:\n\n" + "\n".join(lines)
+
+
+def label_name(row: dict[str, Any]) -> str:
+    """Return what a row was trained on."""
+    noise = f", {row['noise_std']:g} Å" if row["noise_std"] else ""
+    return row["labels"].replace("_", " ") + noise + (f", {row['kernel']}" if "kernel" in row else "")
+
+
+def draw(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the PMF error over the bonds' Wasserstein distance: a colour for each label, a sign for each fraction."""
+    from matplotlib.figure import Figure
+
+    systems = [name for name in SYSTEMS if any(r["system"] == name and "figures" in r for r in rows)]
+    figure = Figure(figsize=(7.5, 4.2 * max(1, len(systems))), layout="constrained")
+    axes = figure.subplots(max(1, len(systems)), 1, squeeze=False)[:, 0]
+    for system, axis in zip(systems, axes, strict=False):
+        done = [row for row in rows if row["system"] == system and "figures" in row]
+        kinds = sorted({(label_name(row), row["priors"]) for row in done})
+        for number, kind in enumerate(kinds):
+            own = [row for row in done if (label_name(row), row["priors"]) == kind]
+            for position, row in enumerate(own):
+                x, y = (row["figures"][key]["value"] for key in ("bond_wasserstein_A", "pmf_error_kT"))
+                name = None if position else ", ".join(kind)
+                axis.scatter([x], [y], color=f"C{number % 10}", marker=SIGNS[row["fraction"]], label=name)
+        floor = done[0]["floor"]
+        axis.axvline(floor["bond_wasserstein_A"]["value"], color="k", linewidth=1, linestyle=":", label="floor")
+        axis.axhline(floor["pmf_error_kT"]["value"], color="k", linewidth=1, linestyle=":")
+        axis.set(title=system, xscale="log", yscale="log", xlabel="bond Wasserstein / Å", ylabel="PMF error / kT")
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"kernels.{suffix}", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
