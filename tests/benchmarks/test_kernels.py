@@ -1,0 +1,51 @@
+"""The study of kernels: its smallest case runs, resumes, and says what labels of a flow cost."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+CASE = "dipeptide/0.01_flow_coupling_seed_0"
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Import the script."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("kernels")
+
+
+@pytest.mark.filterwarnings("ignore:the flow does not reproduce:UserWarning")
+def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_path, monkeypatch, capsys):
+    options = ["--folder", str(tmp_path), "--effort", "smoke", "--only", f"{CASE}/*"]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options])
+    kernels.main()
+    result = tmp_path / "smoke" / CASE / "clean.json"
+    row = json.loads(result.read_text())
+    flow = row["flow"]
+    assert 0 < flow["label_seconds"] < 1
+    assert 0 < flow["training_seconds"] < row["seconds"]["training"]
+    assert flow["provenance"]["metrics"]["epochs"] == 10
+    # A flow that is hardly trained gives about the label of noise, kT/σ a component.
+    assert row["training"]["label_variance"] ** 0.5 == pytest.approx(11.9, rel=0.15)
+
+    written = result.stat().st_mtime_ns
+    kernels.main()
+    assert result.stat().st_mtime_ns == written
+    table = (tmp_path / "smoke" / "kernels.md").read_text()
+    assert table.count("| flow, coupling | clean |") == 1
+    assert capsys.readouterr().out.endswith(table)
+    assert (tmp_path / "smoke" / "kernels.png").stat().st_size > 1000
+
+
+def test_cases_of_both_studies_share_their_folders(kernels):
+    import data_efficiency
+
+    def place(row):
+        return f"{row[0].folder}/{kernels.variant_name(*row)}"
+
+    own = {place(row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
+    assert own <= {place(row) for row in data_efficiency.all_rows([0])}
