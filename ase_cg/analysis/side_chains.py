@@ -1,7 +1,9 @@
 """Side chains and hydrogens on a rebuilt backbone, by PDBFixer where it is installed."""
 
 import io
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from ase_cg.errors import InputError
 Floats = NDArray[np.float64]
 NANOMETER = 10.0  # Å
 PH = 7.0
+CH = 1.09
 CA_CB, C_CA_CB = 1.53, np.radians(110.1)
 N_C_CA_CB = np.radians(121.0)  # of an L residue; D has the opposite sign
 COMPLETED = frozenset(RESIDUES) - frozenset(PARENTS)
@@ -88,8 +91,10 @@ def add_side_chains(topology: Any, frames: Floats) -> tuple[Any, Floats]:
         fixer.addMissingAtoms(seed=1)
         heavy = natural_branches(fixer.topology, np.array(fixer.positions.value_in_unit(unit.angstrom)))
         modeller = app.Modeller(fixer.topology, heavy * unit.angstrom)
-        variants = modeller.addHydrogens(pH=PH, variants=variants)
-        completed.append(np.array(modeller.positions.value_in_unit(unit.angstrom)))
+        with _seeded():
+            variants = modeller.addHydrogens(pH=PH, variants=variants)
+        atoms = np.array(modeller.positions.value_in_unit(unit.angstrom))
+        completed.append(with_hydrogens_opposite(modeller.topology, atoms))
     return mdtraj.Topology.from_openmm(modeller.topology), np.stack(completed)
 
 
@@ -128,6 +133,45 @@ def with_beta_carbons(topology: Any, frames: Floats) -> tuple[Any, Floats]:
                 made.add_atom(atom, mdtraj.element.Element.getBySymbol(atom[0]), copy)
                 columns.append(x)
     return made, np.stack(columns, axis=1)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Make the same hydrogens every time: OpenMM puts them at random places first, by Python's own random numbers."""
+    state = random.getstate()
+    random.seed(1)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def with_hydrogens_opposite(topology: Any, x: Floats) -> Floats:
+    """Return positions (m, 3) in Å with the hydrogen of each atom of three heavy neighbours opposite to these.
+
+    OpenMM finds the places of hydrogens by a minimisation from random ones, and may leave one among the heavy
+    neighbours: the next minimisation then turns the centre over sometimes, an L residue into a D one at its HA.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+        Of m atoms.
+    x : ndarray, shape (m, 3)
+        In Å.
+    """
+    neighbours: dict[int, list[Any]] = {atom.index: [] for atom in topology.atoms()}
+    for one, other in topology.bonds():
+        neighbours[one.index].append(other)
+        neighbours[other.index].append(one)
+    found = x.copy()
+    for centre, bound in neighbours.items():
+        hydrogens = [atom.index for atom in bound if atom.element.symbol == "H"]
+        heavy = [atom.index for atom in bound if atom.element.symbol != "H"]
+        if len(hydrogens) == 1 and len(heavy) == 3:
+            towards = x[heavy] - x[centre]
+            away = -(towards / np.linalg.norm(towards, axis=1, keepdims=True)).sum(0)
+            found[hydrogens] = x[centre] + CH * away / np.linalg.norm(away)
+    return found
 
 
 def natural_branches(topology: Any, x: Floats) -> Floats:

@@ -9,7 +9,12 @@ import pytest
 
 from ase_cg import InputError, map_trajectory
 from ase_cg.analysis.peptide_planes import place
-from ase_cg.analysis.side_chains import check_side_chains, natural_branches, with_beta_carbons
+from ase_cg.analysis.side_chains import (
+    check_side_chains,
+    natural_branches,
+    with_beta_carbons,
+    with_hydrogens_opposite,
+)
 from ase_cg.analysis.write_atoms import write_atoms
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
@@ -59,6 +64,21 @@ def test_unnatural_branches_change_places(shared):
     assert np.array_equal(mended[heavy], x[heavy])
     ends = [(r.atom("CG1").index, r.atom("CD1").index) for r in found.topology.residues if r.name == "ILE"]
     assert all(np.linalg.norm(mended[i] - mended[j]) == pytest.approx(1.53) for i, j in ends)
+
+
+def test_hydrogens_among_the_heavy_neighbours_are_put_opposite(shared):
+    found = mdtraj.load(str(shared / "chignolin_all_atom" / "traj_1.pdb"))[0]
+    x = 10 * found.xyz[0].astype(float)
+    alphas = [a.index for a in found.topology.atoms if a.name == "HA"]
+    centres = [next(b.index for b in found.topology.atom(i).residue.atoms if b.name == "CA") for i in alphas]
+    wrong = x.copy()
+    wrong[alphas] = 2 * x[centres] - x[alphas]
+    topology = found.topology.to_openmm()
+    mended = with_hydrogens_opposite(topology, wrong)
+    assert np.linalg.norm(mended[alphas] - x[alphas], axis=1).max() < 0.25
+    assert np.array_equal(mended, with_hydrogens_opposite(topology, x))
+    moved = {found.topology.atom(i).name for i in np.flatnonzero((mended != wrong).any(1))}
+    assert moved == {"HA", "HB"}  # threonine's
 
 
 @pytest.fixture
@@ -161,6 +181,7 @@ def test_side_chains_of_pdbfixer_are_whole_and_natural(chignolin_alphas, shared,
     atoms = 10 * found.xyz.astype(float)
     with_side_chain = [r for r in found.topology.residues if r.name != "GLY"]
     assert handedness(atoms, with_side_chain, "N", "C", "CB", "CA").min() > 1.5
+    assert handedness(atoms, with_side_chain, "N", "CB", "HA", "CA").min() > 1.5
     threonines = [r for r in found.topology.residues if r.name == "THR"]
     assert handedness(atoms, threonines, "OG1", "CG2", "CA", "CB").min() > 1.5
     assert np.median(energies) < -300  # a frame whose side chains clash may be 100 above
