@@ -64,7 +64,22 @@ class CommitteeCalculator(Calculator):
                     f"{first.card.temperature:g} K"
                 )
         self.deviations: dict[str, float | NDArray[np.float64]] = {}
-        super().__init__(models=[member.parameters.get("model") for member in self.members])
+        super().__init__()
+        shared = {key: value for key, value in self.members[0].parameters.items() if key != "model"}
+        self.parameters.update(models=[member.parameters.get("model") for member in self.members], **shared)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters of all members; results are forgotten."""
+        if {"model", "models"} & set(kwargs):
+            raise InputError("the models of a committee stay what they are; make another one for other models")
+        changed: dict[str, Any] = {}
+        for member in self.members:  # the first to be asked refuses what is wrong, before anything is changed
+            changed = member.set(**kwargs)
+        if changed:
+            self.parameters.update(changed)
+            self.deviations = {}
+            self.reset()
+        return changed
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last evaluation, bead types included."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from ase.md.langevinbaoab import LangevinBAOAB
 
-from ase_cg import CGCalculator, CGModel, CommitteeCalculator, InputError, read_beads
+from ase_cg import CGCalculator, CGModel, CommitteeCalculator, InputError, PriorSet, read_beads
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import ModelCard
 from ase_cg.units import FEMTOSECOND
@@ -59,9 +59,31 @@ def test_models_that_do_not_belong_together_are_refused(seeds, model):
     other = CGModel(model.vocabulary, model.priors, ModelCard(310.0, ALA2_ATOMS, model.card.topologies))
     with pytest.raises(InputError, match="model 1 of the committee is a free energy at 310 K, model 0 at 300 K"):
         CommitteeCalculator([model, other])
-    renamed = CGModel(tuple(reversed(model.vocabulary)), model.priors, model.card)
+    renamed = CGModel(tuple(reversed(model.vocabulary)), PriorSet(list(model.priors.terms.values())), model.card)
     with pytest.raises(InputError, match="a committee needs one vocabulary"):
         CommitteeCalculator([model, renamed])
+
+
+def test_parameters_reach_all_members(seeds, example_data):
+    atoms = read_beads(example_data / "ala2.pdb", seeds[0])
+    atoms.calc = CommitteeCalculator(seeds)
+    before = atoms.get_potential_energy()
+    assert set(atoms.calc.set(dtype="float64")) == {"dtype"}
+    single = []
+    for model in seeds:
+        other = atoms.copy()
+        other.calc = CGCalculator(model, dtype="float64")
+        single.append(other.get_potential_energy())
+    assert atoms.get_potential_energy() == pytest.approx(np.mean(single), abs=1e-13)
+    assert atoms.get_potential_energy() != before
+    assert atoms.calc.set(dtype="float64") == {}
+    with pytest.raises(InputError, match="no parameter 'dtyp'; did you mean 'dtype'"):
+        atoms.calc.set(dtyp="float64")
+    with pytest.raises(InputError, match="make another one for other models"):
+        atoms.calc.set(models=["a.safetensors"])
+    with pytest.raises(InputError, match="unknown priors"):
+        atoms.calc.set(dtype="float32", priors="both")
+    assert {member.parameters["dtype"] for member in atoms.calc.members} == {"float64"}
 
 
 def test_terms_are_summed_by_name(model, ala2_positions, ala2):

@@ -108,8 +108,20 @@ def read_start(
     from ase_cg.beads.atoms import read_beads, read_topology
 
     positions = read_beads(path, model).get_positions()
-    beads = read_topology(path, model.card.resolution)
+    beads = _whole(read_topology(path, model.card.resolution), model)
     return Start(path.stem, beads, np.repeat(positions[None], replicas, axis=0), (f"start {path}",) * replicas)
+
+
+def _whole(beads: BeadTopology, model: CGModel) -> BeadTopology:
+    """Return the molecule that the model knows where the beads are that molecule with bonds missing.
+
+    A chain that is broken in the file is no other molecule: with its bonds, the break is found and named.
+    """
+    labels = bead_labels(beads)
+    for known in model.card.topologies:
+        if set(known.bonds) > set(beads.bonds) and bead_labels(known) == labels:
+            return known
+    return beads
 
 
 def _is_dataset(path: Path) -> bool:

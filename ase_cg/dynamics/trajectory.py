@@ -44,9 +44,10 @@ class TrajectoryWriter:
         from mdtraj.formats import HDF5TrajectoryFile
 
         self._path = path
-        self._file = HDF5TrajectoryFile(str(path), "w")
-        self._file.topology = topology.to_mdtraj()
         self._freedom = 3 * topology.n_beads
+        with self._os_errors():
+            self._file = HDF5TrajectoryFile(str(path), "w")
+            self._file.topology = topology.to_mdtraj()
 
     def write(self, frames: NDArray[Any], times: NDArray[np.float64], energies: Energies | None = None) -> None:
         """Append frames (F, N, 3) in Å at times (F,) in ps."""

@@ -39,6 +39,11 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
     from safetensors.torch import save_file
 
     _check_suffix(Path(path))
+    if model.backbone is not None and model.backbone_name is None:
+        raise InputError(
+            "the model's network has no name, by which it is made again from the file: give CGModel the backbone_name "
+            "under which it is registered"
+        )
     metadata = {
         "format": MODEL_FORMAT,
         "version": MODEL_VERSION,

@@ -111,7 +111,7 @@ def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str]) -> Pr
         if isinstance(error, InputError):
             raise
         raise InputError(f"TorchMD's force field is damaged: {error!r}") from error
-    return PriorSet(terms)
+    return PriorSet(terms, vocabulary)
 
 
 def _atom_types(key: Any) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Published TorchMD-Net graph networks as our models: weights read from their checkpoints, nothing executed."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,11 @@ EMBEDDINGS: Mapping[str, int] = {
 }
 # What else a checkpoint may name: training callbacks, whose state is of no use here. They become empty shells.
 IGNORED_MODULES = ("pytorch_lightning.", "lightning.", "torchmdnet.")
-
+# Weights of a graph network; ``mlp`` is ``conv.net`` by a second name, and the mean only shifts the energy.
+KNOWN_WEIGHTS = re.compile(
+    r"model\.(mean|std|output_model\.output_network\.[02]\..*"
+    r"|representation_model\.(embedding|distance_expansion|interactions\.\d+\.(mlp|conv\.(net|lin1|lin2)|lin))\..*)$"
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -169,8 +174,12 @@ def _graph_network(
             raise InputError(f"{path} is a network with {key} {settings.get(key)!r}; only {wanted!r} is imported")
     if settings.get("prior_model") or settings.get("standardize"):
         raise InputError(f"{path} has a prior model or standardised energies, which are not imported")
-    size, n_interactions = int(settings["embedding_dimension"]), int(settings["num_layers"])
+    if settings.get("aggr", "add") != "add":  # older versions only knew sums, and did not name them
+        raise InputError(f"{path} is a network with aggr {settings['aggr']!r}; only 'add' is imported")
+    if settings.get("atom_filter", -1) > 0:
+        raise InputError(f"{path} leaves beads of small numbers out of its energy (atom_filter), which is not imported")
     try:
+        size, n_interactions = int(settings["embedding_dimension"]), int(settings["num_layers"])
         head = weights["model.output_model.output_network.0.weight"].shape[0]
         network = SchNet(
             len(rows),
@@ -183,10 +192,22 @@ def _graph_network(
             head=[head],
             trainable_basis=bool(settings["trainable_rbf"]),
         )
-        network.load_state_dict(_renamed(weights, rows, n_interactions))
-    except (KeyError, RuntimeError) as error:
+        _check_all_known(weights, path)
+        renamed = _renamed(weights, rows, n_interactions)
+        network.load_state_dict(renamed)
+    except (IndexError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} lacks weights of a graph network: {reason(error)}") from error
+    wrong = [name for name, tensor in renamed.items() if not bool(torch.isfinite(tensor).all())]
+    if wrong:
+        raise InputError(f"the weights in {path} hold values that are no numbers ({wrong[0]} here)")
     return network
+
+
+def _check_all_known(weights: Mapping[str, Tensor], path: PathLike) -> None:
+    """Raise :class:`InputError` if there are weights that would be left behind: the network is then another one."""
+    left = [name for name in weights if name.startswith("model.") and not KNOWN_WEIGHTS.match(name)]
+    if left:
+        raise InputError(f"{path} has weights {left[0]}, which no graph network that is imported has")
 
 
 def _renamed(weights: Mapping[str, Tensor], rows: Sequence[int], n_interactions: int) -> dict[str, Tensor]:

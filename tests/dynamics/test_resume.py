@@ -172,10 +172,14 @@ def test_a_disk_that_fills_while_the_end_is_written_loses_nothing(prior_file, da
     def full(*_, **__):
         raise RuntimeError("Problems appending the elements")  # PyTables' words
 
-    monkeypatch.setattr(HDF5TrajectoryFile, "write", full)
-    with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
-        simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(HDF5TrajectoryFile, "write", full)
+        with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
+            simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(HDF5TrajectoryFile, "__init__", full)  # where there is not even room for the file's header
+        with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
+            simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
     assert same(contents(whole), contents(tmp_path / "s"))

@@ -1,6 +1,7 @@
 """What every energy term must meet: forces, symmetries, batching, cutoff, isolation."""
 
 import itertools
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -201,9 +202,14 @@ def test_forces_stay_finite_where_angles_are_straight():
     assert torch.isfinite(forces).all()
 
 
-def test_unknown_names_and_hyper_parameters_are_named():
+def test_unknown_names_and_hyper_parameters_are_named(monkeypatch):
     with pytest.raises(InputError, match="did you mean 'schnet'"):
         backbone_class("schnett")
+    missing = EntryPoint("lost", "no_such_package:Lost", "ase_cg.backbones")
+    monkeypatch.setattr("ase_cg.models.backbones._registered", lambda: {"lost": missing})
+    with pytest.raises(InputError, match="'lost' is registered as no_such_package:Lost, which cannot be imported"):
+        backbone_class("lost")
+    monkeypatch.undo()
     with pytest.raises(InputError, match="did you mean 'cutoff'"):
         make_backbone("schnet", 2, {"cutof": 5.0})
     with pytest.raises(InputError, match="features must be a positive whole number"):

@@ -120,3 +120,13 @@ def test_weights_that_are_no_numbers_are_named(model, tmp_path):
 def test_priors_of_other_beads_are_refused(model):
     with pytest.raises(InputError, match=r"prior 'bonds' was made for 6 bead types, and the vocabulary has 2 \(A, B\)"):
         CGModel(("A", "B"), model.priors, model.card)
+    others = ("X", *model.vocabulary[1:])
+    with pytest.raises(InputError, match=r"made for the bead 'ACE:C' where the vocabulary has 'X'"):
+        CGModel(others, model.priors, model.card)
+
+
+def test_a_network_that_could_not_be_made_again_is_not_saved(model, tmp_path):
+    unnamed = CGModel(model.vocabulary, model.priors, model.card, backbone=model.backbone)
+    with pytest.raises(InputError, match="give CGModel the backbone_name"):
+        unnamed.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -59,6 +59,9 @@ def test_too_few_or_rigid_samples_and_unknown_names_are_refused(ala2, ala2_posit
         PriorSet.fit_positions(np.repeat(ala2_positions[None], 3, 0), ala2, ["bonds"], **options)
     with pytest.raises(InputError, match="do not fluctuate"):
         PriorSet.fit_positions(np.repeat(ala2_positions[None], 60, 0) * 0, ala2, ["bonds"], **options)
+    moved = 100 * np.random.default_rng(0).random((60, 1, 3))  # rigid, where positions are rounded to some 1e-5 Å
+    with pytest.raises(InputError, match="do not fluctuate"):
+        PriorSet.fit_positions((ala2_positions + moved).astype(np.float32).astype(float), ala2, ["bonds"], **options)
     with pytest.raises(InputError, match="unknown prior 'bond'"):
         PriorSet.fit_positions(np.repeat(ala2_positions[None], 30, 0), ala2, ["bond"], **options)
 

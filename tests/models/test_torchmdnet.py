@@ -131,8 +131,20 @@ def test_other_architectures_and_force_fields_are_refused(shared, tmp_path, monk
     for change, message in (
         ({"model": "transformer"}, "model 'transformer'; only 'graph-network'"),
         ({"num_layers": 5}, "lacks weights"),
+        ({"num_layers": None}, "lacks weights"),
+        ({"aggr": "mean"}, "aggr 'mean'; only 'add'"),
+        ({"atom_filter": 3}, "atom_filter"),
     ):
         monkeypatch.setattr("ase_cg.models.torchmdnet.read_checkpoint", lambda _, c=change: (weights, settings | c))
+        with pytest.raises(InputError, match=message):
+            import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", priors)
+    name = "model.representation_model.embedding.weight"
+    for change, message in (
+        ({name: weights[name][:2]}, "lacks weights"),
+        ({name: weights[name] * float("nan")}, "values that are no numbers"),
+        ({"model.representation_model.distance_proj.weight": weights[name]}, "distance_proj.weight, which no graph"),
+    ):
+        monkeypatch.setattr("ase_cg.models.torchmdnet.read_checkpoint", lambda _, c=change: (weights | c, settings))
         with pytest.raises(InputError, match=message):
             import_torchmdnet(folder / "torchmdnet_cln_ca.ckpt", priors)
     monkeypatch.undo()

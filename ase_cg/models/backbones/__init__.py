@@ -22,12 +22,17 @@ def backbone_class(name: str) -> type[Backbone]:
     Raises
     ------
     InputError
-        If no installed package registers the name.
+        If no installed package registers the name, or the package that does cannot be imported.
     """
     known = _registered()
     if name not in known:
         raise InputError(f"unknown backbone {name!r}; {hint(name, sorted(known))}")
-    found: type[Backbone] = known[name].load()
+    try:
+        found: type[Backbone] = known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"backbone {name!r} is registered as {known[name].value}, which cannot be imported: {reason(error)}"
+        ) from error
     return found
 
 

@@ -19,6 +19,7 @@ from ase_cg.models.prior_options import BondedOptions
 MIN_SAMPLES = 50  # below it the parameters of a type are not fitted on their own
 FRAMES_AT_ONCE = 1000
 POOLED_SAMPLES = 1_000_000  # that generic parameters are fitted to
+RIGID = 1e-4  # Å or rad: what fluctuates less is rounding of positions that rigid bonds hold
 GENERIC = -1  # in place of bead types: parameters for types that have none of their own
 
 Types = tuple[int, ...]
@@ -186,7 +187,7 @@ class BondedPrior(PriorTerm):
         which = "–".join(vocabulary[t] for t in types) or "all types together"
         if len(samples) < MIN_SAMPLES:
             raise InputError(f"{len(samples)} samples are too few to fit the prior {cls.name!r} for {which}")
-        if not samples.var() > 0:
+        if not samples.std() > RIGID:
             raise InputError(f"the prior {cls.name!r} for {which} cannot be fitted: the data do not fluctuate")
         return cls.fit_one(samples, kT, options)
 

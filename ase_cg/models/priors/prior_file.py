@@ -106,7 +106,7 @@ def read_priors(path: str | os.PathLike[str], vocabulary: Sequence[str]) -> Prio
             if isinstance(error, InputError):
                 raise InputError(f"{found}: {error}") from error
             raise InputError(f"{found}: the parameters of prior {name!r} are damaged: {error!r}") from error
-    return PriorSet(terms)
+    return PriorSet(terms, vocabulary)
 
 
 def _term(kind: type[PriorTerm], described: Mapping[str, Any], vocabulary: Sequence[str]) -> PriorTerm:

@@ -31,11 +31,14 @@ class PriorSet(EnergyTerm):
     ----------
     terms : sequence of PriorTerm
         Each with another name.
+    vocabulary : sequence of str, optional
+        Bead names in the order of the types that the terms were made for, so that other beads are refused.
     """
 
-    def __init__(self, terms: Sequence[PriorTerm]) -> None:
+    def __init__(self, terms: Sequence[PriorTerm], vocabulary: Sequence[str] | None = None) -> None:
         super().__init__()
         self.terms = nn.ModuleDict({term.name: term for term in terms})
+        self.vocabulary = None if vocabulary is None else tuple(vocabulary)
 
     @property
     def cutoff(self) -> float:
@@ -43,12 +46,18 @@ class PriorSet(EnergyTerm):
         return max((term.cutoff for term in self._listed), default=0.0)
 
     def check_vocabulary(self, vocabulary: Sequence[str]) -> None:
-        """Raise :class:`InputError` if a term was made for another number of bead types."""
+        """Raise :class:`InputError` if a term was made for other bead types, or another number of them."""
         for term in self._listed:
             if term.n_types != len(vocabulary):
                 raise InputError(
                     f"the prior {term.name!r} was made for {term.n_types} bead types, and the vocabulary has "
                     f"{len(vocabulary)} ({', '.join(vocabulary)}): fit it to the same beads"
+                )
+        for own, other in zip(self.vocabulary or (), vocabulary, strict=False):
+            if own != other:
+                raise InputError(
+                    f"the priors were made for the bead {own!r} where the vocabulary has {other!r}: fit them to "
+                    "the same beads in the same order"
                 )
 
     @property
@@ -141,7 +150,7 @@ class PriorSet(EnergyTerm):
                     collected[types].append(samples)
             values = {types: np.concatenate(samples) for types, samples in sorted(collected.items())}
             terms.append(PRIORS[name].fit(values, kT, vocabulary, options))
-        return cls(terms)
+        return cls(terms, vocabulary)
 
     def replaced(self, other: "PriorSet", names: Sequence[str]) -> "PriorSet":
         """Return a copy in which the terms of some names are those of another set.
@@ -155,7 +164,7 @@ class PriorSet(EnergyTerm):
         if unknown:
             raise InputError(f"there is no prior {unknown[0]!r} to replace; {hint(unknown[0], list(self.terms))}")
         chosen = [copy.deepcopy((other if term.name in names else self).terms[term.name]) for term in self._listed]
-        return PriorSet(chosen)  # type: ignore[arg-type] # ModuleDict forgets the type
+        return PriorSet(chosen, self.vocabulary)  # type: ignore[arg-type] # ModuleDict forgets the type
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the sum over terms in eV, shape (n,)."""
