@@ -14,6 +14,7 @@ from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, written_whole
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
+from ase_cg.flows.conditional import ConditionalField
 from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.egnn import EGNN
 
@@ -31,6 +32,8 @@ class FlowKernel:
         Of each molecule, one type a bead.
     temperature : float
         Of the data, in K.
+    lag : str, optional
+        Of a kernel of transitions, a time with its unit.
     provenance : mapping
         Where it comes from, JSON-safe.
     """
@@ -41,11 +44,12 @@ class FlowKernel:
         types: Mapping[str, Sequence[int]],
         *,
         temperature: float,
+        lag: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.flow = flow
         self.types = {name: tuple(beads) for name, beads in types.items()}
-        self.temperature = temperature
+        self.temperature, self.lag = temperature, lag
         self.provenance = dict(provenance or {})
 
     def types_of(self, molecule: str) -> Tensor:
@@ -78,6 +82,7 @@ class FlowKernel:
             **_described(self.flow),
             "types": self.types,
             "temperature": self.temperature,
+            **({} if self.lag is None else {"lag": self.lag}),
             "units": {"length": "Å", "temperature": "K"},
             "provenance": self.provenance,
         }
@@ -109,7 +114,8 @@ class FlowKernel:
                 flow = _made(data)
             dtype = next(iter(tensors.values())).dtype
             flow.to(dtype).load_state_dict(tensors)
-            kernel = cls(flow, data["types"], temperature=data["temperature"], provenance=data["provenance"])
+            known = {"temperature": data["temperature"], "lag": data.get("lag"), "provenance": data["provenance"]}
+            kernel = cls(flow, data["types"], **known)
         except (KeyError, TypeError, RuntimeError, StopIteration) as error:
             raise InputError(f"{found} is damaged: {reason(error)}") from error
         flow.requires_grad_(requires_grad=False)
@@ -138,15 +144,23 @@ def _described(flow: ConditionalFlow) -> dict[str, Any]:
     """Return what :func:`_made` makes a flow of the same shape from."""
     if isinstance(flow, CouplingFlow):
         return {"kernel": "coupling", "settings": flow.settings()}
-    if isinstance(flow, ContinuousFlow) and isinstance(flow.field, EGNN):
-        return {"kernel": "cnf", "settings": flow.settings(), "field": {"name": "egnn", **flow.field.settings()}}
+    field = flow.field if isinstance(flow, ContinuousFlow) else None
+    conditional = isinstance(field, ConditionalField)
+    inner = field.field if isinstance(field, ConditionalField) else field
+    if isinstance(flow, ContinuousFlow) and isinstance(inner, EGNN):
+        described = {"name": "egnn", **inner.settings()} | ({"conditional": True} if conditional else {})
+        return {"kernel": "cnf", "settings": flow.settings(), "field": described}
     raise InputError("only coupling flows, and continuous flows with an EGNN field, can be saved")
 
 
 def _made(data: dict[str, Any]) -> ConditionalFlow:
     if data["kernel"] == "coupling":
         return CouplingFlow(**data["settings"])
-    field = EGNN(**{key: value for key, value in data["field"].items() if key != "name"})
+    described = dict(data["field"])
+    conditional = described.pop("conditional", False)
+    field = EGNN(**{key: value for key, value in described.items() if key != "name"})
+    if conditional:
+        return ContinuousFlow(ConditionalField(field, field.n_types // 2), **data["settings"])
     return ContinuousFlow(field, **data["settings"])
 
 

@@ -17,7 +17,7 @@ from ase_cg.files import file_hash
 from ase_cg.flows import label_set
 from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.kernel import FlowKernel
-from ase_cg.training.flow_objective import rotations
+from ase_cg.flows.orientation import rotations
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
