@@ -54,6 +54,8 @@ class LabelSet:
     seed : int
     lags : mapping of str to int, optional
         For a flow of transitions: of each molecule, how many frames its conditioning lies before a frame.
+    at_frames : bool
+        For a flow of transitions: label the frames themselves instead of samples.
 
     Raises
     ------
@@ -70,9 +72,10 @@ class LabelSet:
         *,
         seed: int,
         lags: Mapping[str, int] | None = None,
+        at_frames: bool = False,
     ) -> None:
         self.dataset, self.frames, self.output, self.seed = dataset, dict(frames), output, seed
-        self.lags = dict(lags or {})
+        self.lags, self.at_frames = dict(lags or {}), at_frames
         self.kernel = FlowKernel.load(kernel_file)
         if (self.kernel.lag is None) == bool(self.lags):
             raise InputError(f"{kernel_file} is {'no' if self.lags else 'a'} flow of transitions: lags do not fit it")
@@ -84,7 +87,7 @@ class LabelSet:
             "dataset_sha256": file_hash(dataset),
             "frames_sha256": digest.hexdigest(),
             "seed": seed,
-            **({"lags": self.lags} if self.lags else {}),
+            **({"lags": self.lags, "at_frames": at_frames} if self.lags else {}),
         }
         self._parts = output.with_name(f"{output.stem}-parts")
         with Dataset.open(dataset) as opened:
@@ -169,7 +172,9 @@ class LabelSet:
         def labelled(start: int) -> Labelled:
             rows = slice(start, start + size)
             before = None if earlier is None else earlier[rows]
-            return label_batch(flow, types, x[rows], key, numbers[rows], kT=kT, earlier=before)
+            return label_batch(
+                flow, types, x[rows], key, numbers[rows], kT=kT, earlier=before, at_frames=self.at_frames
+            )
 
         batches = list(workers.map(labelled, range(0, len(x), size)))
         return Labelled(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))

@@ -1,6 +1,7 @@
 """Labels of frames by a flow: positions drawn from the kernel, and kT times its score there."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ class Labelled(NamedTuple):
     kept : ndarray of bool, shape (B,)
         Frames whose integration succeeded; only of those are there rows below.
     coordinates : ndarray, shape (K, N, 3)
-        y ~ k(· | x + σ_n ε) in Å, mean-free; of transitions the frame itself, turned.
+        y ~ k(· | z) in Å, mean-free; or the frames themselves, turned.
     forces : ndarray, shape (K, N, 3)
         kT ∇ ln k(y | z) in eV/Å, z being x + σ_n ε, or an earlier frame.
     log_prob : ndarray, shape (K,)
@@ -47,6 +48,7 @@ def label_batch(
     *,
     kT: float,
     earlier: Tensor | None = None,
+    at_frames: bool = False,
 ) -> Labelled:
     """Label frames; those whose likelihood or label is no number, or that flew away, are dropped.
 
@@ -63,18 +65,20 @@ def label_batch(
     kT : float
         In eV.
     earlier : Tensor, shape (B, N, 3), optional
-        Of a flow of transitions: where the molecule was one lag before, in Å. The label then is that of x itself,
-        without its torque; by default it is one at a sample.
+        Of a flow of transitions: z, where the molecule was one lag before, in Å. Labels then have no torque.
+    at_frames : bool
+        Of a flow of transitions: score x itself instead of a sample.
     """
     noise = FrameNoise(key, numbers)
     try:
-        found, there = _found(flow, types, x, earlier, noise)
+        found, there = _found(flow, types, x, earlier, noise, at_frames=at_frames)
     except ArithmeticError:
         # An adaptive solver gives up on all frames where one of them is stiff.
         if len(x) == 1:
             return Labelled(np.zeros(1, dtype=bool), *(np.zeros((0, *x.shape[1:]), np.float32),) * 2, np.zeros(0))
         rows = [slice(row, row + 1) for row in range(len(x))]
-        single = [label_batch(flow, types, x[r], key, numbers[r], kT=kT, earlier=_rows(earlier, r)) for r in rows]
+        label = partial(label_batch, flow, types, kT=kT, at_frames=at_frames)
+        single = [label(x[r], key, numbers[r], earlier=None if earlier is None else earlier[r]) for r in rows]
         return Labelled(*(np.concatenate(parts) for parts in zip(*single, strict=True)))
     forces = kT * (found.score if earlier is None else without_torque(found.score, found.x))
     good = torch.isfinite(found.log_prob) & torch.isfinite(forces).all(2).all(1) & there
@@ -89,17 +93,15 @@ def label_batch(
 
 
 def _found(
-    flow: ConditionalFlow, types: Tensor, x: Tensor, earlier: Tensor | None, noise: FrameNoise
+    flow: ConditionalFlow, types: Tensor, x: Tensor, earlier: Tensor | None, noise: FrameNoise, *, at_frames: bool
 ) -> tuple[Scored, Tensor]:
     """Return positions with their scores, and whether each is where it belongs."""
     if earlier is None:
         z = flow.add_noise(x, noise.normal)
-        found, goal, reach = flow.sample(z, types, noise.normal), z, FAR * flow.width
     else:
-        goal, z = flow.pair(x, earlier, noise.normal)
-        found, reach = flow.score(goal, z, types, noise.normal), MISSED * flow.width
+        x, z = flow.pair(x, earlier, noise.normal)
+    if at_frames:
+        found, goal, reach = flow.score(x, z, types, noise.normal), x, MISSED * flow.width
+    else:
+        found, goal, reach = flow.sample(z, types, noise.normal), z, FAR * flow.width
     return found, (found.x - goal).abs().amax((1, 2)) < reach
-
-
-def _rows(positions: Tensor | None, rows: slice) -> Tensor | None:
-    return None if positions is None else positions[rows]

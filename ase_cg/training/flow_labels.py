@@ -61,7 +61,8 @@ def labelled_by_flow(
     trained = _train_flow(recipe, kernel, data, place, session)
     frames = {molecule.name: _frames_to_label(molecule.split) for molecule in data.molecules}
     lags = {molecule.name: molecule.lag for molecule in data.molecules if molecule.lag}
-    labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, seed=recipe.training.seed, lags=lags)
+    options: dict[str, Any] = {"seed": recipe.training.seed, "lags": lags, "at_frames": kernel.labels_at == "frames"}
+    labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, **options)
     if not on_first_process(lambda: labels.finished):
         on_first_process(labels.prepare)
         labels.make(session.device, share=Share(process_rank(), process_count()), quiet=session.quiet)

@@ -10,7 +10,7 @@ from ase_cg.units import quantity
 
 CNF_KEYS = frozenset({"path_std", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
 COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales"})
-TRANSITION_KEYS = frozenset({"flow", "lag"})
+TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
 NOISE_STD = 0.05  # Å, as published; both noises
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
@@ -21,6 +21,7 @@ class KernelSection(Section):
     name: Literal["cnf", "coupling", "transition"] = "cnf"
     flow: Literal["cnf", "coupling"] = "cnf"  # of transitions
     lag: Time | None = None
+    labels_at: Literal["samples", "frames"] = "samples"
     # Standard deviations in Å, as published. Without one, the width of transitions is fitted to the data.
     noise_std: float = Field(default=NOISE_STD, gt=0, le=WIDEST)
     prior_std: float | None = Field(default=None, gt=0, le=WIDEST)
