@@ -14,9 +14,8 @@ from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, written_whole
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
-from ase_cg.flows.conditional import ConditionalField
 from ase_cg.flows.coupling import CouplingFlow
-from ase_cg.flows.egnn import EGNN
+from ase_cg.flows.fields import describe_field, described_field
 
 FORMAT, VERSION = "ase-cg flow", 1
 METADATA_KEY = "ase_cg"
@@ -144,24 +143,15 @@ def _described(flow: ConditionalFlow) -> dict[str, Any]:
     """Return what :func:`_made` makes a flow of the same shape from."""
     if isinstance(flow, CouplingFlow):
         return {"kernel": "coupling", "settings": flow.settings()}
-    field = flow.field if isinstance(flow, ContinuousFlow) else None
-    conditional = isinstance(field, ConditionalField)
-    inner = field.field if isinstance(field, ConditionalField) else field
-    if isinstance(flow, ContinuousFlow) and isinstance(inner, EGNN):
-        described = {"name": "egnn", **inner.settings()} | ({"conditional": True} if conditional else {})
-        return {"kernel": "cnf", "settings": flow.settings(), "field": described}
-    raise InputError("only coupling flows, and continuous flows with an EGNN field, can be saved")
+    if isinstance(flow, ContinuousFlow):
+        return {"kernel": "cnf", "settings": flow.settings(), "field": describe_field(flow.field)}
+    raise InputError("only coupling flows and continuous flows can be saved")
 
 
 def _made(data: dict[str, Any]) -> ConditionalFlow:
     if data["kernel"] == "coupling":
         return CouplingFlow(**data["settings"])
-    described = dict(data["field"])
-    conditional = described.pop("conditional", False)
-    field = EGNN(**{key: value for key, value in described.items() if key != "name"})
-    if conditional:
-        return ContinuousFlow(ConditionalField(field, field.n_types // 2), **data["settings"])
-    return ContinuousFlow(field, **data["settings"])
+    return ContinuousFlow(described_field(data["field"]), **data["settings"])
 
 
 def _check_format(data: Any, path: Path) -> None:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
-from ase_cg.flows.conditional import ConditionalField
 from ase_cg.flows.coupling import CouplingFlow
-from ase_cg.flows.egnn import EGNN
 from ase_cg.flows.field import Normal, VectorField, centered
+from ase_cg.flows.fields import make_field
 from ase_cg.flows.matching import matched, matched_pair
 from ase_cg.flows.orientation import rotations
 from ase_cg.labels.frame_noise import FrameNoise
@@ -178,7 +177,8 @@ def make_objective(
                 length_scales=kernel.length_scales,
             )
             return MaximumLikelihood(coupling, beads, settings, settings.seed)
-        field = _field(kernel, n_types)
+        sizes = {"features": kernel.features, "n_layers": kernel.layers}
+        field = make_field(kernel.field, n_types, conditional=kernel.lag is not None, **sizes)
     flow = ContinuousFlow(
         field,
         noise_std=kernel.noise_std if displacement_std is None else 0.0,
@@ -191,10 +191,3 @@ def make_objective(
         n_probes=kernel.probes,
     )
     return FlowMatching(flow, beads, settings, settings.seed)
-
-
-def _field(kernel: KernelSection, n_types: int) -> VectorField:
-    """Make the field of a continuous flow; that of transitions sees twice as many beads."""
-    count = n_types if kernel.lag is None else 2 * n_types
-    field = EGNN(count, features=kernel.features, n_layers=kernel.layers)
-    return field if kernel.lag is None else ConditionalField(field, n_types)

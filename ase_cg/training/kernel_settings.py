@@ -8,7 +8,7 @@ from ase_cg.settings import Section, Time
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import quantity
 
-CNF_KEYS = frozenset({"path_std", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
+CNF_KEYS = frozenset({"path_std", "field", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
 COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales"})
 TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
 NOISE_STD = 0.05  # Å, as published; both noises
@@ -26,8 +26,9 @@ class KernelSection(Section):
     noise_std: float = Field(default=NOISE_STD, gt=0, le=WIDEST)
     prior_std: float | None = Field(default=None, gt=0, le=WIDEST)
     path_std: float = Field(default=0.01, gt=0, le=WIDEST)
-    features: int = Field(default=64, ge=1)
-    layers: int = Field(default=5, ge=1)
+    field: Literal["egnn", "mace"] = "egnn"
+    features: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1)
     distinct_beads: bool = True
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=512, ge=1)
