@@ -35,8 +35,9 @@ def oriented(x: Tensor, z: Tensor, normal: Normal, *, width: float) -> tuple[Ten
     """
     x, z = centered(x), centered(z)
     spread, axes = torch.linalg.eigh(inertia(z))
-    turn = width * normal(z[:, 0]) / spread.clamp(min=SMALLEST_INERTIA).sqrt()
-    angle = torch.einsum("bik,bk->bi", axes, turn)
+    # The symmetric root: whichever signs the axes come with, the same numbers give the same rotation.
+    turn = torch.einsum("bik,bi->bk", axes, normal(z[:, 0])) / spread.clamp(min=SMALLEST_INERTIA).sqrt()
+    angle = width * torch.einsum("bik,bk->bi", axes, turn)
     half = angle.norm(dim=1, keepdim=True) / 2
     small = rotations(torch.cat([half.cos(), torch.sinc(half / torch.pi) * angle / 2], 1))
     return superposed(x, z) @ small.transpose(1, 2), z

@@ -70,7 +70,7 @@ def labelled_by_flow(
         on_first_process(labels.gather)
     report = labels.report()
     found = data._replace(molecules=tuple(_read(molecule, labels.output) for molecule in data.molecules))
-    on_first_process(lambda: _warn_of_labels(report, found, data.temperature))
+    on_first_process(lambda: _warn_of_labels(report, found, kernel))
     if recipe.labels == "flow_and_forces":
         pairs = zip(found.molecules, recorded, strict=True)
         found = found._replace(molecules=tuple(with_recorded_forces(*pair) for pair in pairs))
@@ -197,10 +197,14 @@ def _warn_of_widths(kernel: KernelSection, data: TrainingData) -> None:
             warn_of_noise(data.path, molecule, kernel.start_std, "kernel.prior_std")
 
 
-def _warn_of_labels(report: dict[str, Any], data: TrainingData, temperature: float) -> None:
+def _warn_of_labels(report: dict[str, Any], data: TrainingData, kernel: KernelSection) -> None:
     """Warn of frames that failed, and of labels that are not the forces of the density of their positions."""
     from ase_cg.analysis.diagnose import virial_ratio
 
+    # Labels of samples obey the virial theorem whatever the flow has learned; those of frames where it has.
+    remedy = "take more kernel.steps and kernel.nodes, or an exact divergence"
+    if kernel.labels_at == "frames":
+        remedy = "train the flow longer or on more frames, or take kernel.labels_at: samples"
     for molecule in data.molecules:
         dropped, labelled = report[molecule.name]["dropped"], report[molecule.name]["labelled"]
         if dropped > MANY_DROPPED * (dropped + labelled):
@@ -212,11 +216,11 @@ def _warn_of_labels(report: dict[str, Any], data: TrainingData, temperature: flo
             )
         if molecule.topology.n_beads < 2 or molecule.coordinates is None or molecule.forces is None:
             continue
-        ratio, error = virial_ratio(molecule.coordinates.astype(float), molecule.forces.astype(float), temperature)
+        ratio, error = virial_ratio(molecule.coordinates.astype(float), molecule.forces.astype(float), data.temperature)
         if abs(ratio - 1) > max(VIRIAL_SIGNIFICANT * error, VIRIAL_TOLERANCE):
             warnings.warn(
                 f"labels of molecule {molecule.name!r} are biased: −⟨x·f⟩ is {ratio:.3g} ± {error:.1g} times its exact "
-                "value (3N − 3) kT; take more kernel.steps and kernel.nodes, or an exact divergence",
+                f"value (3N − 3) kT; {remedy}",
                 UserWarning,
                 stacklevel=2,
             )
