@@ -47,6 +47,7 @@ def map_command(
     trajectory_length: Annotated[
         int | None, typer.Option(help="A file is several trajectories of so many frames.")
     ] = None,
+    frame_interval: Annotated[str | None, typer.Option(help="Time between frames, such as '1 ps'.")] = None,
     add: Annotated[bool, typer.Option("--add", help="Add the molecule to a dataset that is there.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -84,6 +85,7 @@ def map_command(
             length_unit=length_unit,
             force_unit=force_unit,
             trajectory_length=trajectory_length,
+            frame_interval=frame_interval,
             add=add,
             overwrite=overwrite,
             quiet=quiet,

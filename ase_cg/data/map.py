@@ -37,6 +37,7 @@ def map_trajectory(
     length_unit: str | None = None,
     force_unit: str | None = None,
     trajectory_length: int | None = None,
+    frame_interval: str | None = None,
     add: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -82,6 +83,8 @@ def map_trajectory(
         Of files that do not declare theirs.
     trajectory_length : int, optional
         A file is several trajectories of so many frames, one after the other.
+    frame_interval : str, optional
+        Time between neighbouring frames, such as ``"1 ps"``; flows of transitions have to know it.
     add : bool
         Add the molecule to the dataset instead of making a new one.
     overwrite, quiet : bool
@@ -115,6 +118,7 @@ def map_trajectory(
         "length_unit": length_unit,
         "force_unit": force_unit,
         "trajectory_length": trajectory_length,
+        "frame_interval": frame_interval,
     }
     settings = validated(MoleculeSettings, given, "mapping")
     return map_molecules([settings], output, add=add, overwrite=overwrite, quiet=quiet)

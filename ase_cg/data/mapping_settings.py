@@ -10,7 +10,8 @@ from ase_cg.beads.forcemap import ForceMapName
 from ase_cg.beads.resolution import Resolution
 from ase_cg.files import fingerprint
 from ase_cg.keys import NAME_PATTERN
-from ase_cg.settings import Section, read_yaml, relative, validated
+from ase_cg.settings import Section, Time, read_yaml, relative, validated
+from ase_cg.units import quantity
 
 FILE_FIELDS = ("trajectories", "forces", "weights")
 ConstraintSource = Literal["detect", "hbonds", "none"]
@@ -46,6 +47,8 @@ class MappingSettings(Section):
         Of files that do not declare theirs.
     trajectory_length : int or None
         A file is several trajectories of so many frames, one after the other.
+    frame_interval : str or None
+        Time between neighbouring frames, with its unit.
     """
 
     model_config = ConfigDict(title="the settings of a mapping")
@@ -66,6 +69,14 @@ class MappingSettings(Section):
     length_unit: str | None = None
     force_unit: str | None = None
     trajectory_length: int | None = Field(default=None, ge=1)
+    frame_interval: Time | None = None
+
+    @field_validator("frame_interval")
+    @classmethod
+    def _positive(cls, interval: str | None) -> str | None:
+        if interval is not None and not quantity(interval, "time") > 0:
+            raise ValueError("it must be a positive time")
+        return interval
 
     @model_validator(mode="after")
     def _one_file_each(self) -> Self:
@@ -106,6 +117,8 @@ class MoleculeSettings(MappingSettings):
     def record(self) -> dict[str, Any]:
         """Return everything that decides the mapped molecule, JSON-safe; files by name and content."""
         described = self.model_dump(mode="json", exclude={"name"})
+        if self.frame_interval is None:  # as in datasets of programs that did not know it
+            del described["frame_interval"]
         for field in FILE_FIELDS:
             described[field] = [fingerprint(path) for path in getattr(self, field)]
         for field in ("topology", "embeddings"):

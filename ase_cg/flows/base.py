@@ -1,11 +1,13 @@
 """What a conditional flow is: samples of a kernel k(x | z), their likelihood, and its gradient."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ase_cg.flows.field import Normal, centered
+from ase_cg.flows.orientation import oriented
 
 
 class Scored(NamedTuple):
@@ -27,14 +29,14 @@ class Scored(NamedTuple):
 
 
 class ConditionalFlow(nn.Module, ABC):
-    """A kernel k(x | z) that undoes noise: z = x + σ_n ε.
+    """A kernel k(x | z): one that undoes noise, z = x + σ_n ε, or of transitions, z being an earlier frame.
 
     Attributes
     ----------
     noise_std : float
-        σ_n in Å.
+        σ_n in Å; 0 for continuous flows of transitions.
     prior_std : float
-        In Å, of the noise that samples begin with; 0 where there is none.
+        In Å, of the noise that samples begin with; 0 where σ_n is that.
     """
 
     noise_std: float
@@ -58,8 +60,29 @@ class ConditionalFlow(nn.Module, ABC):
         """Draw one sample for each conditioning, with its likelihood and score; see :meth:`draw`."""
 
     @abstractmethod
+    def score(self, x: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
+        """Return likelihood and score of given positions, at what following them there and back makes of them.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, N, 3)
+            In Å.
+        z, types, normal
+            See :meth:`draw`.
+        """
+
+    @abstractmethod
     def numbers_a_frame(self, n_beads: int) -> int:
         """Return the size of the largest array that scoring a frame makes."""
+
+    @property
+    def width(self) -> float:
+        """All noise together, in Å."""
+        return math.hypot(self.noise_std, self.prior_std)
+
+    def pair(self, x: Tensor, earlier: Tensor, normal: Normal) -> tuple[Tensor, Tensor]:
+        """Return positions and conditionings of a transition from earlier frames; see :func:`oriented`."""
+        return oriented(x, earlier, normal, width=self.width)
 
     def add_noise(self, x: Tensor, normal: Normal) -> Tensor:
         """Return conditionings z = x + σ_n ε, mean-free, of positions (B, N, 3) in Å."""

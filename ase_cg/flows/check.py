@@ -1,6 +1,5 @@
 """Whether a flow's samples have the bonds of the data."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +30,8 @@ class BondCheck(NamedTuple):
     std : float
         Of the data.
     noise : float
-        Wasserstein distance between the noised data and the data: what the flow had to undo.
+        Wasserstein distance between the noised data and the data: what the flow had to undo. Of transitions 0 but for
+        the floor, because earlier frames are data.
     """
 
     beads: tuple[int, int]
@@ -47,7 +47,12 @@ class BondCheck(NamedTuple):
 
 
 def check_bonds(
-    flow: ConditionalFlow, types: Tensor, frames: NDArray[np.float32], topology: BeadTopology, normal: Normal
+    flow: ConditionalFlow,
+    types: Tensor,
+    frames: NDArray[np.float32],
+    topology: BeadTopology,
+    normal: Normal,
+    earlier: NDArray[np.float32] | None = None,
 ) -> list[BondCheck]:
     """Add noise to frames, let the flow take it away, and compare the length of every bond.
 
@@ -60,6 +65,8 @@ def check_bonds(
     topology : BeadTopology
     normal : callable
         Draws all that is random, for all frames at once.
+    earlier : ndarray, shape (F, N, 3), optional
+        Of a flow of transitions, one lag before: the flow draws from there.
     """
     from scipy.stats import wasserstein_distance
 
@@ -67,12 +74,12 @@ def check_bonds(
         return []
     first = next(flow.parameters())
     x = torch.from_numpy(frames).to(first)
-    z = flow.add_noise(x, normal)
-    start = normal(x)  # for all frames at once, so that it does not depend on the batches
-    drawn = [
-        flow.draw(z[at : at + BATCH], types.to(x.device), partial(_given, start[at : at + BATCH]))
-        for at in range(0, len(z), BATCH)
-    ]
+    z = flow.add_noise(x, normal) if earlier is None else flow.pair(x, torch.from_numpy(earlier).to(x), normal)[1]
+    numbers = [normal(x), normal(x)]  # for all frames at once, so that they do not depend on the batches
+    drawn = []
+    for at in range(0, len(z), BATCH):
+        rows = slice(at, at + BATCH)
+        drawn.append(flow.draw(z[rows], types.to(x.device), _given([part[rows] for part in numbers])))
     of_data, of_noise, of_samples = (_lengths(part, topology) for part in (x, z, torch.cat(drawn)))
     checks = []
     for number, beads in enumerate(topology.bonds):
@@ -105,9 +112,10 @@ def describe_failures(checks: list[BondCheck], topology: BeadTopology) -> str:
     return ", ".join([*named, *more])
 
 
-def _given(drawn: Tensor, like: Tensor) -> Tensor:
-    """Give numbers that were drawn before, in the place of :data:`ase_cg.flows.field.Normal`."""
-    return drawn.reshape(like.shape)
+def _given(drawn: list[Tensor]) -> Normal:
+    """Return what gives numbers that were drawn before: first for positions, then perhaps for velocities."""
+    parts = iter(drawn)
+    return lambda like: next(parts).reshape(like.shape)
 
 
 def _lengths(x: Tensor, topology: BeadTopology) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ase_cg.errors import InputError
 from ase_cg.flows.base import ConditionalFlow, Scored
+from ase_cg.flows.conditional import ConditionalField
 from ase_cg.flows.field import Normal, VectorField, centered, drawn_by, normal_probes
 from ase_cg.flows.solvers import Clock, State, adaptive, gauss_nodes, rk4
 
@@ -30,7 +31,7 @@ class ContinuousFlow(ConditionalFlow):
     ----------
     field : VectorField
     noise_std : float
-        σ_n in Å, of the noise that the flow takes away: z = x + σ_n ε.
+        σ_n in Å, of the noise that the flow takes away: z = x + σ_n ε; 0 with a field that sees z.
     prior_std : float
         σ_p in Å.
     path_std : float
@@ -66,7 +67,9 @@ class ContinuousFlow(ConditionalFlow):
         n_probes: int | None = None,
     ) -> None:
         super().__init__()
-        widths = {"noise_std": noise_std, "prior_std": prior_std, "path_std": path_std}
+        widths = {"prior_std": prior_std, "path_std": path_std}
+        if noise_std != 0 or not isinstance(field, ConditionalField):
+            widths = {"noise_std": noise_std, **widths}
         for name, value in (*widths.items(), ("tolerance", tolerance)):
             if not (value > 0 and math.isfinite(value)):
                 raise InputError(f"a flow needs {name} above 0, not {value}")
@@ -85,25 +88,25 @@ class ContinuousFlow(ConditionalFlow):
         return {name: getattr(self, name) for name in names}
 
     def numbers_a_frame(self, n_beads: int) -> int:
-        """Return the size of the largest array that scoring a frame makes: messages by coordinates."""
-        return 3 * n_beads**3 * int(getattr(self.field, "features", 1))
+        """Return the size of the largest array that scoring a frame makes."""
+        return self.field.numbers_a_frame(n_beads)
 
     def begin(self, z: Tensor, normal: Normal | None = None) -> Tensor:
         """Draw the start of the flow, z + σ_p η with mean-free noise, from conditionings (B, N, 3) in Å."""
         noise = (normal or drawn_by())(z)
         return centered(z) + self.prior_std * centered(noise)
 
-    def push(self, start: Tensor, types: Tensor) -> Tensor:
-        """Return the end F(z₀) of paths from their start, both (B, N, 3)."""
-        return self._path(start, types, 0.0, 1.0)
+    def push(self, start: Tensor, types: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return the end F(z₀) of paths from their start; all (B, N, 3). Conditional fields need z."""
+        return self._path(self._field(z), start, types, (0.0, 1.0))
 
-    def pull(self, end: Tensor, types: Tensor) -> Tensor:
-        """Return the start F⁻¹(x) of paths from their end, both (B, N, 3)."""
-        return self._path(end, types, 1.0, 0.0)
+    def pull(self, end: Tensor, types: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return the start F⁻¹(x) of paths from their end; all (B, N, 3). Conditional fields need z."""
+        return self._path(self._field(z), end, types, (1.0, 0.0))
 
     def draw(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Tensor:
         """Draw one sample for each conditioning; see :meth:`ConditionalFlow.draw`."""
-        return self.push(self.begin(z, normal), types)
+        return self.push(self.begin(z, normal), types, z)
 
     def sample(self, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Draw one sample for each conditioning, with its likelihood and score; see :meth:`ConditionalFlow.sample`."""
@@ -111,9 +114,11 @@ class ContinuousFlow(ConditionalFlow):
 
     def log_prob(self, x: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Return positions (mean-free) with their likelihood and score, given conditionings; all (B, N, 3) in Å."""
-        end = centered(x)
-        found = self.push_with_score(self.pull(end, types), z, types, normal)
-        return found._replace(x=end)
+        return self.score(x, z, types, normal)._replace(x=centered(x))
+
+    def score(self, x: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
+        """Return likelihood and score where the way back from x and forth again ends; see :class:`ConditionalFlow`."""
+        return self.push_with_score(self.pull(centered(x), types, z), z, types, normal)
 
     def push_with_score(self, start: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
         """Follow paths from their start, given the conditionings, with likelihood and score; see the class."""
@@ -123,24 +128,27 @@ class ContinuousFlow(ConditionalFlow):
         log_prob = -0.5 * (away.square().sum((1, 2)) / spread + dimension * math.log(2 * math.pi * spread))
         state = (start.detach(), log_prob, -away / spread)
         follow = self._by_quadrature if self.solver == "rk4" else self._by_tolerance
-        return Scored(*follow(state, types, normal))
+        return Scored(*follow(self._field(z), state, types, normal))
 
-    def _path(self, at: Tensor, types: Tensor, start: float, end: float) -> Tensor:
+    def _field(self, z: Tensor | None) -> VectorField:
+        return self.field if z is None else self.field.given(z)
+
+    def _path(self, field: VectorField, at: Tensor, types: Tensor, ends: tuple[float, float]) -> Tensor:
         def slope(time: Tensor, state: State) -> State:
-            return (self.field(time, state[0], types),)
+            return (field(time, state[0], types),)
 
         with torch.no_grad():
             if self.solver != "rk4":
-                return adaptive(slope, (at,), start, end, tolerance=self.tolerance, method=self.solver)[0]
-            return rk4(slope, (at,), self.clock.times(start, end, self.steps * (self.nodes + 1)))[0]
+                return adaptive(slope, (at,), *ends, tolerance=self.tolerance, method=self.solver)[0]
+            return rk4(slope, (at,), self.clock.times(*ends, self.steps * (self.nodes + 1)))[0]
 
-    def _by_quadrature(self, state: State, types: Tensor, normal: Normal | None) -> State:
+    def _by_quadrature(self, field: VectorField, state: State, types: Tensor, normal: Normal | None) -> State:
         def slope(time: Tensor, state: State) -> State:
             with torch.enable_grad():
                 x = state[0].detach().requires_grad_()
-                field = self.field(time, x, types)
-                (back,) = torch.autograd.grad(field, x, state[1])
-            return field.detach(), -back
+                v = field(time, x, types)
+                (back,) = torch.autograd.grad(v, x, state[1])
+            return v.detach(), -back
 
         x, log_prob, score = state
         nodes, weights = gauss_nodes(self.nodes)
@@ -148,37 +156,43 @@ class ContinuousFlow(ConditionalFlow):
         for node, weight in zip(nodes, weights, strict=True):
             x, score = rk4(slope, (x, score), self.clock.times(last, node, self.steps))
             time = torch.tensor(self.clock.time(node), dtype=x.dtype, device=x.device)
-            divergence, gradient = self._divergence(time, x, types, self._probes(x, normal))[1:]
+            divergence, gradient = self._divergence(field, time, x, types, self._probes(x, normal))[1:]
             share = weight * self.clock.speed(node)
             log_prob, score = log_prob - share * divergence, score - share * gradient
             last = node
         x, score = rk4(slope, (x, score), self.clock.times(last, 1.0, self.steps))
         return x, log_prob, score
 
-    def _by_tolerance(self, state: State, types: Tensor, normal: Normal | None) -> State:
+    def _by_tolerance(self, field: VectorField, state: State, types: Tensor, normal: Normal | None) -> State:
         probes = self._probes(state[0], normal)
 
         def slope(time: Tensor, state: State) -> State:
-            field, divergence, back = self._divergence(time, state[0], types, probes, state[2])
-            return field, -divergence, -back
+            v, divergence, back = self._divergence(field, time, state[0], types, probes, state[2])
+            return v, -divergence, -back
 
         return adaptive(slope, state, 0.0, 1.0, tolerance=self.tolerance, method=self.solver)
 
     def _probes(self, x: Tensor, normal: Normal | None) -> Tensor | None:
         return None if self.n_probes is None else normal_probes(self.n_probes, x, normal or drawn_by())
 
+    @staticmethod
     def _divergence(
-        self, time: Tensor, at: Tensor, types: Tensor, probes: Tensor | None, score: Tensor | None = None
+        field: VectorField,
+        time: Tensor,
+        at: Tensor,
+        types: Tensor,
+        probes: Tensor | None,
+        score: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return v, div v, and ∇ div v; with a score, Jᵀ s is added to the last."""
         with torch.enable_grad():
             x = at.detach().requires_grad_()
             if probes is None:
-                field, divergence = self.field.with_divergence(time, x, types)
+                v, divergence = field.with_divergence(time, x, types)
             else:
-                field, divergence = self.field.with_estimated_divergence(time, x, types, probes)
+                v, divergence = field.with_estimated_divergence(time, x, types, probes)
             whole = divergence.sum() + 0 * x.sum()  # the divergence of a linear field does not depend on x
             if score is not None:
-                whole = whole + (field * score.detach()).sum()
+                whole = whole + (v * score.detach()).sum()
             (gradient,) = torch.autograd.grad(whole, x)
-        return field.detach(), divergence.detach(), gradient
+        return v.detach(), divergence.detach(), gradient

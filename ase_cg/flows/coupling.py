@@ -30,7 +30,7 @@ class CouplingFlow(ConditionalFlow):
     ----------
     n_types : int
     noise_std : float
-        σ_n in Å.
+        σ_n in Å; of transitions, the width that displacements begin with.
     n_layers, n_blocks, embedding : int
         Coupling layers; blocks and features of each transformer.
     length_scales : sequence of float
@@ -99,6 +99,22 @@ class CouplingFlow(ConditionalFlow):
         """
         with torch.no_grad():
             x, velocities = self._drawn(z, types, normal)
+        return self._scored(x, velocities, z, types)
+
+    def score(self, x: Tensor, z: Tensor, types: Tensor, normal: Normal | None = None) -> Scored:
+        """Return likelihood and score of given positions, with all 3N components; see :class:`ConditionalFlow`.
+
+        Velocities are drawn as in the training, from N(0, 1), independently of x: those of a flow that has learned the
+        kernel do not depend on x either, and the mean over them is the score then.
+        """
+        return self._scored(x, (normal or drawn_by())(x), z, types)
+
+    def pair(self, x: Tensor, earlier: Tensor, normal: Normal) -> tuple[Tensor, Tensor]:
+        """Return positions and conditionings of a transition, which are moved by noise in the mean; see the class."""
+        x, z = super().pair(x, earlier, normal)
+        return x, z + self.noise_std / math.sqrt(x.shape[1]) * normal(z[:, :1])
+
+    def _scored(self, x: Tensor, velocities: Tensor, z: Tensor, types: Tensor) -> Scored:
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             log_prob = self.joint_log_prob(at, velocities, z, types)

@@ -67,9 +67,11 @@ class EGNN(VectorField):
             moved = moved + shift
         return centered(moved)
 
-    def with_divergence(self, time: Tensor, x: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def with_divergence(
+        self, time: Tensor, x: Tensor, types: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the field and its exact divergence; see :meth:`VectorField.with_divergence`."""
         layers = [cast("EGNNLayer", layer) for layer in self.layers]
         features = self.embed(time.to(x), types).expand(len(x), -1, -1)
-        moved, divergence = moves_and_divergence(layers, features, x)
+        moved, divergence = moves_and_divergence(layers, features, x, directions)
         return centered(moved), divergence

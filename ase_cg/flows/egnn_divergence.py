@@ -1,10 +1,10 @@
 """The exact divergence of an EGNN without pushing every direction through every matrix.
 
-Forward differentiation by all 3N coordinates at once, by hand. What a pair adds to a displacement is one number, whose
-derivative by everything that enters the pair is one reverse pass, the same for all directions; so is what squared
-distances do to messages. Only how messages follow features takes a product of matrices for each pair and direction, and
-it is needed neither in the first layer (features do not depend on positions yet) nor in the last. The whole is made of
-differentiable operations: the gradient of the divergence is one reverse pass more.
+Forward differentiation by all 3N coordinates at once (or along other directions), by hand. What a pair adds to a
+displacement is one number, whose derivative by everything that enters the pair is one reverse pass, the same for all
+directions; so is what squared distances do to messages. Only how messages follow features takes a product of matrices
+for each pair and direction, and it is needed neither in the first layer (features do not depend on positions yet) nor
+in the last. The whole is made of differentiable operations: the gradient of the divergence is one reverse pass more.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,16 @@ class Messages(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Derivatives by the D = 3N coordinates that the field was given."""
+    """Derivatives along D directions, such as those of all coordinates."""
 
     moved: Tensor  # of displacements, (B, N, D, 3)
     features: Tensor | None  # (B, N, D, F); None before the first layer
     initial: Tensor | None  # of the first squared distances, (B, N, N, D)
 
 
-def moves_and_divergence(layers: Sequence[EGNNLayer], features: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def moves_and_divergence(
+    layers: Sequence[EGNNLayer], features: Tensor, x: Tensor, directions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return how far layers move the beads, (B, N, 3), and the divergence of that, (B,).
 
     Parameters
@@ -46,9 +48,13 @@ def moves_and_divergence(layers: Sequence[EGNNLayer], features: Tensor, x: Tenso
         The first ones, which do not depend on positions.
     x : Tensor, shape (B, N, 3)
         Positions in Å.
+    directions : Tensor, shape (D, N, 3), optional
+        Orthonormal: the divergence is that in the space they span. By default those of all coordinates.
     """
     n_frames, n_beads = x.shape[:2]
-    one = torch.eye(3 * n_beads, dtype=x.dtype, device=x.device).reshape(3 * n_beads, n_beads, 3).transpose(0, 1)
+    if directions is None:
+        directions = torch.eye(3 * n_beads, dtype=x.dtype, device=x.device).reshape(3 * n_beads, n_beads, 3)
+    one = directions.transpose(0, 1)
     moved, initial = torch.zeros_like(x), None
     change = Change(torch.zeros_like(one).expand(n_frames, -1, -1, -1), None, None)
     for layer in layers:
@@ -64,8 +70,7 @@ def moves_and_divergence(layers: Sequence[EGNNLayer], features: Tensor, x: Tenso
             features, follow = _nodes(layer.node, torch.cat([features, sent], -1), received, change.features)
             change = change._replace(features=follow)
     # A translation changes nothing, so taking the mean out of the moves would not change the trace.
-    by_bead = change.moved.reshape(n_frames, n_beads, n_beads, 3, 3)
-    return moved, torch.einsum("biicc->b", by_bead)
+    return moved, (change.moved * one).sum((1, 2, 3))
 
 
 def _messages(layer: EGNNLayer, features: Tensor, squared: Tensor, initial: Tensor) -> Messages:

@@ -30,14 +30,32 @@ class VectorField(nn.Module, ABC):
         Tensor, shape (B, N, 3)
         """
 
-    def with_divergence(self, time: Tensor, x: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def given(self, z: Tensor) -> "VectorField":  # noqa: ARG002 - for those that heed it
+        """Return the field at conditionings z, shape (B, N, 3); here it does not depend on them."""
+        return self
+
+    def numbers_a_frame(self, n_beads: int) -> int:
+        """Return the size of the largest array that the gradient of a frame's divergence takes."""
+        return 3 * n_beads**3 * int(getattr(self, "features", 1))
+
+    def with_divergence(
+        self, time: Tensor, x: Tensor, types: Tensor, directions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the field and its exact divergence, shape (B,); both can be differentiated by `x`.
 
-        Here by one vector–Jacobian product for each coordinate, all of them at once. Because the field is blind to
+        Here by one vector–Jacobian product for each direction, all of them at once. Because the field is blind to
         translations and mean-free, this is also the divergence in the mean-free subspace.
+
+        Parameters
+        ----------
+        time, x, types
+            See :meth:`forward`.
+        directions : Tensor, shape (D, N, 3), optional
+            Orthonormal: the divergence is that in the space they span. By default those of all coordinates.
         """
-        directions = torch.eye(x.shape[1] * 3, dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-        field, parts = self._along(time, x, types, directions.expand(-1, len(x), -1, -1))
+        if directions is None:
+            directions = torch.eye(x.shape[1] * 3, dtype=x.dtype, device=x.device).reshape(-1, *x.shape[1:])
+        field, parts = self._along(time, x, types, directions[:, None].expand(-1, len(x), -1, -1))
         return field, parts.sum(0)
 
     def with_estimated_divergence(

@@ -15,7 +15,7 @@ from ase_cg.files import existing_file, written_whole
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
 from ase_cg.flows.coupling import CouplingFlow
-from ase_cg.flows.egnn import EGNN
+from ase_cg.flows.fields import describe_field, described_field
 
 FORMAT, VERSION = "ase-cg flow", 1
 METADATA_KEY = "ase_cg"
@@ -31,6 +31,8 @@ class FlowKernel:
         Of each molecule, one type a bead.
     temperature : float
         Of the data, in K.
+    lag : str, optional
+        Of a kernel of transitions, a time with its unit.
     provenance : mapping
         Where it comes from, JSON-safe.
     """
@@ -41,11 +43,12 @@ class FlowKernel:
         types: Mapping[str, Sequence[int]],
         *,
         temperature: float,
+        lag: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.flow = flow
         self.types = {name: tuple(beads) for name, beads in types.items()}
-        self.temperature = temperature
+        self.temperature, self.lag = temperature, lag
         self.provenance = dict(provenance or {})
 
     def types_of(self, molecule: str) -> Tensor:
@@ -78,6 +81,7 @@ class FlowKernel:
             **_described(self.flow),
             "types": self.types,
             "temperature": self.temperature,
+            **({} if self.lag is None else {"lag": self.lag}),
             "units": {"length": "Å", "temperature": "K"},
             "provenance": self.provenance,
         }
@@ -109,7 +113,8 @@ class FlowKernel:
                 flow = _made(data)
             dtype = next(iter(tensors.values())).dtype
             flow.to(dtype).load_state_dict(tensors)
-            kernel = cls(flow, data["types"], temperature=data["temperature"], provenance=data["provenance"])
+            known = {"temperature": data["temperature"], "lag": data.get("lag"), "provenance": data["provenance"]}
+            kernel = cls(flow, data["types"], **known)
         except (KeyError, TypeError, RuntimeError, StopIteration) as error:
             raise InputError(f"{found} is damaged: {reason(error)}") from error
         flow.requires_grad_(requires_grad=False)
@@ -138,16 +143,15 @@ def _described(flow: ConditionalFlow) -> dict[str, Any]:
     """Return what :func:`_made` makes a flow of the same shape from."""
     if isinstance(flow, CouplingFlow):
         return {"kernel": "coupling", "settings": flow.settings()}
-    if isinstance(flow, ContinuousFlow) and isinstance(flow.field, EGNN):
-        return {"kernel": "cnf", "settings": flow.settings(), "field": {"name": "egnn", **flow.field.settings()}}
-    raise InputError("only coupling flows, and continuous flows with an EGNN field, can be saved")
+    if isinstance(flow, ContinuousFlow):
+        return {"kernel": "cnf", "settings": flow.settings(), "field": describe_field(flow.field)}
+    raise InputError("only coupling flows and continuous flows can be saved")
 
 
 def _made(data: dict[str, Any]) -> ConditionalFlow:
     if data["kernel"] == "coupling":
         return CouplingFlow(**data["settings"])
-    field = EGNN(**{key: value for key, value in data["field"].items() if key != "name"})
-    return ContinuousFlow(field, **data["settings"])
+    return ContinuousFlow(described_field(data["field"]), **data["settings"])
 
 
 def _check_format(data: Any, path: Path) -> None:

@@ -52,6 +52,10 @@ class LabelSet:
     output : Path
         The label set, a dataset.
     seed : int
+    lags : mapping of str to int, optional
+        For a flow of transitions: of each molecule, how many frames its conditioning lies before a frame.
+    at_frames : bool
+        For a flow of transitions: label the frames themselves instead of samples.
 
     Raises
     ------
@@ -59,9 +63,22 @@ class LabelSet:
         If the flow does not know a molecule, was trained at another temperature, or the parts belong to other labels.
     """
 
-    def __init__(self, kernel_file: Path, dataset: Path, frames: Frames, output: Path, *, seed: int) -> None:
+    def __init__(
+        self,
+        kernel_file: Path,
+        dataset: Path,
+        frames: Frames,
+        output: Path,
+        *,
+        seed: int,
+        lags: Mapping[str, int] | None = None,
+        at_frames: bool = False,
+    ) -> None:
         self.dataset, self.frames, self.output, self.seed = dataset, dict(frames), output, seed
+        self.lags, self.at_frames = dict(lags or {}), at_frames
         self.kernel = FlowKernel.load(kernel_file)
+        if (self.kernel.lag is None) == bool(self.lags):
+            raise InputError(f"{kernel_file} is {'no' if self.lags else 'a'} flow of transitions: lags do not fit it")
         digest = hashlib.sha256()
         for name, chosen in self.frames.items():
             digest.update(name.encode() + chosen.astype("<i8").tobytes())
@@ -70,6 +87,7 @@ class LabelSet:
             "dataset_sha256": file_hash(dataset),
             "frames_sha256": digest.hexdigest(),
             "seed": seed,
+            **({"lags": self.lags, "at_frames": at_frames} if self.lags else {}),
         }
         self._parts = output.with_name(f"{output.stem}-parts")
         with Dataset.open(dataset) as opened:
@@ -141,14 +159,22 @@ class LabelSet:
     ) -> Labelled:
         """Label frames of a molecule in batches."""
         flow, types = self.kernel.flow, self.kernel.types_of(molecule.name).to(device)
-        x = torch.from_numpy(molecule.coordinates(frames)).to(device, next(flow.parameters()).dtype)
+        lag = self.lags.get(molecule.name, 0)
+
+        def read(chosen: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(molecule.coordinates(chosen)).to(device, next(flow.parameters()).dtype)
+
+        x, earlier = read(frames), read(frames - lag) if lag else None
         numbers, size = torch.from_numpy(frames).to(device), self._batch(x)
         key = (self.seed, LABELS, list(self.frames).index(molecule.name))
         kT = thermal_energy(molecule.temperature)
 
         def labelled(start: int) -> Labelled:
             rows = slice(start, start + size)
-            return label_batch(flow, types, x[rows], key, numbers[rows], kT=kT)
+            before = None if earlier is None else earlier[rows]
+            return label_batch(
+                flow, types, x[rows], key, numbers[rows], kT=kT, earlier=before, at_frames=self.at_frames
+            )
 
         batches = list(workers.map(labelled, range(0, len(x), size)))
         return Labelled(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))

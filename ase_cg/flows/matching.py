@@ -50,3 +50,25 @@ def matched(x: Tensor, normal: Normal, *, noise_std: float, prior_std: float, pa
     t = time[:, :, None]
     y = centered(x) - removed + (1 - t) * start + t * removed + jitter
     return Matched(time[:, 0], y, removed - start)
+
+
+def matched_pair(x: Tensor, z: Tensor, normal: Normal, *, prior_std: float, path_std: float) -> Matched:
+    """Draw a time and a point on a path for each transition.
+
+    Paths lead from z + x₀, x₀ ~ N(0, σ_p²), to x; the field is shown y = (1 − t)(z + x₀) + t x + s ε, and z itself. The
+    mean of the velocity x − z − x₀ given y, t and z carries the density of the start into k(x | z) with noise of s.
+
+    Parameters
+    ----------
+    x, z : Tensor, shape (B, N, 3)
+        Mean-free, in Å; see :func:`ase_cg.flows.orientation.oriented`.
+    normal : callable
+        Draws all that is random.
+    prior_std, path_std : float
+        σ_p and s in Å.
+    """
+    time = torch.special.ndtr(normal(x[:, 0, :1]))
+    start = z + prior_std * centered(normal(x))
+    t = time[:, :, None]
+    y = (1 - t) * start + t * x + path_std * centered(normal(x))
+    return Matched(time[:, 0], y, x - start)

@@ -39,6 +39,8 @@ class MoleculeData(NamedTuple):
         Those of the training part (or enough of them) that the labels are fitted to.
     weights, label_weights : ndarray of shape (F,), or None
         Of the same frames.
+    lag : int
+        In frames, for flows of transitions: the split then holds frames that another precedes by it; 0 for others.
     """
 
     name: str
@@ -49,6 +51,7 @@ class MoleculeData(NamedTuple):
     label_forces: NDArray[np.float32] | None
     weights: NDArray[np.float64] | None
     label_weights: NDArray[np.float64] | None
+    lag: int = 0
 
 
 class TrainingData(NamedTuple):
@@ -83,13 +86,14 @@ class TrainingData(NamedTuple):
             return FrameStream(self.path, first.name, frames, with_forces=with_forces, weights=weights, **common)
         arrays = []
         for molecule in self.molecules:
-            frames = getattr(molecule.split, part)
+            frames, coordinates = getattr(molecule.split, part), np.asarray(molecule.coordinates)
             arrays.append(
                 MoleculeFrames(
-                    np.asarray(molecule.coordinates)[frames],
+                    coordinates[frames],
                     None if molecule.forces is None else molecule.forces[frames],
                     frames,
                     None if molecule.weights is None else molecule.weights[frames],
+                    coordinates[frames - molecule.lag] if molecule.lag else None,
                 )
             )
         return frame_loader(arrays, balance=settings.balance, **common)

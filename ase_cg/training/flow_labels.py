@@ -1,7 +1,6 @@
 """Train the flow of a recipe, and label the frames of its model with it."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.splits import Split, spread_frames
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash
+from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.check import BondCheck, check_bonds, describe_failures
-from ase_cg.flows.cnf import ContinuousFlow
-from ase_cg.flows.coupling import CouplingFlow
-from ase_cg.flows.egnn import EGNN
 from ase_cg.flows.field import drawn_by
 from ase_cg.flows.kernel import FlowKernel, bead_types
 from ase_cg.flows.label_set import LabelSet, Share
@@ -24,12 +21,12 @@ from ase_cg.training.checks import warn_of_noise
 from ase_cg.training.data import MoleculeData, TrainingData
 from ase_cg.training.distributed import on_first_process, process_count, process_rank, wait_for_all
 from ase_cg.training.fit import Place, fit
-from ase_cg.training.flow_objective import FlowMatching, FlowObjective, MaximumLikelihood
+from ase_cg.training.flow_objective import make_objective
 from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.mixed_labels import with_recorded_forces
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.session import FLOW_FOLDER, Session, prepare_folder
-from ase_cg.training.training_settings import TrainingSection
+from ase_cg.training.transitions import displacement_std, with_transitions
 
 FLOW_NAME = "flow.safetensors"
 LABELS_NAME = "labels.h5"
@@ -58,10 +55,14 @@ def labelled_by_flow(
     InputError
         If the training diverges, or no frame can be labelled.
     """
-    place = folder / FLOW_FOLDER
+    place, recorded = folder / FLOW_FOLDER, data.molecules
+    if kernel.lag is not None:
+        data = with_transitions(data, kernel.lag, recipe.data.frame_interval)
     trained = _train_flow(recipe, kernel, data, place, session)
     frames = {molecule.name: _frames_to_label(molecule.split) for molecule in data.molecules}
-    labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, seed=recipe.training.seed)
+    lags = {molecule.name: molecule.lag for molecule in data.molecules if molecule.lag}
+    options: dict[str, Any] = {"seed": recipe.training.seed, "lags": lags, "at_frames": kernel.labels_at == "frames"}
+    labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, **options)
     if not on_first_process(lambda: labels.finished):
         on_first_process(labels.prepare)
         labels.make(session.device, share=Share(process_rank(), process_count()), quiet=session.quiet)
@@ -69,9 +70,9 @@ def labelled_by_flow(
         on_first_process(labels.gather)
     report = labels.report()
     found = data._replace(molecules=tuple(_read(molecule, labels.output) for molecule in data.molecules))
-    on_first_process(lambda: _warn_of_labels(report, found, data.temperature))
+    on_first_process(lambda: _warn_of_labels(report, found, kernel))
     if recipe.labels == "flow_and_forces":
-        pairs = zip(found.molecules, data.molecules, strict=True)
+        pairs = zip(found.molecules, recorded, strict=True)
         found = found._replace(molecules=tuple(with_recorded_forces(*pair) for pair in pairs))
     record = {
         "flow_sha256": file_hash(trained),
@@ -88,14 +89,17 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
         "dataset": data.hash,
         "kernel": kernel.model_dump(mode="json"),
         "training": settings.model_dump(mode="json"),
+        **({} if kernel.lag is None else {"lags": {molecule.name: molecule.lag for molecule in data.molecules}}),
     }
     path = folder / FLOW_NAME
     if prepare_folder(folder, identity, FLOW_NAME, session._replace(overwrite=False)):
         return path
-    on_first_process(lambda: _warn_of_widths(kernel, data))
+    if kernel.lag is None:
+        on_first_process(lambda: _warn_of_widths(kernel, data))
     topologies = {molecule.name: molecule.topology for molecule in data.molecules}
     types, n_types = bead_types(topologies, distinct=kernel.distinct_beads)
-    objective = _objective(kernel, [types[name] for name in topologies], n_types, settings)
+    fitted = None if kernel.lag is None else displacement_std(data)
+    objective = make_objective(kernel, list(types.values()), n_types, settings, fitted)
     metrics = fit(
         objective,
         data,
@@ -105,7 +109,9 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
         simulation=None,
         quiet=session.quiet,
     )
-    made = FlowKernel(objective.flow.cpu(), types, temperature=data.temperature, provenance={"metrics": metrics})
+    flow: ConditionalFlow = objective.flow.cpu()
+    known: dict[str, Any] = {"temperature": data.temperature, "lag": kernel.lag, "provenance": {"metrics": metrics}}
+    made = FlowKernel(flow, types, **known)
 
     def check_and_save() -> None:
         made.provenance["bonds"] = check_distribution(made, data)
@@ -113,29 +119,6 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
 
     on_first_process(check_and_save)
     return path
-
-
-def _objective(
-    kernel: KernelSection, types: Sequence[Sequence[int]], n_types: int, settings: TrainingSection
-) -> FlowObjective:
-    """Make the flow that a recipe names, and what it is trained by."""
-    beads = [torch.tensor(each) for each in types]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        if kernel.name == "coupling":
-            coupling = CouplingFlow(
-                n_types,
-                noise_std=kernel.noise_std,
-                n_layers=kernel.coupling_layers,
-                n_blocks=kernel.blocks,
-                embedding=kernel.embedding,
-                length_scales=kernel.length_scales,
-            )
-            return MaximumLikelihood(coupling, beads, settings, settings.seed)
-        field = EGNN(n_types, features=kernel.features, n_layers=kernel.layers)
-    options = ("noise_std", "prior_std", "path_std", "steps", "nodes", "solver", "tolerance")
-    flow = ContinuousFlow(field, **{name: getattr(kernel, name) for name in options}, n_probes=kernel.probes)
-    return FlowMatching(flow, beads, settings, settings.seed)
 
 
 def check_distribution(kernel: FlowKernel, data: TrainingData) -> dict[str, list[dict[str, Any]]]:
@@ -150,9 +133,11 @@ def check_distribution(kernel: FlowKernel, data: TrainingData) -> dict[str, list
     with Dataset.open(data.path) as dataset:
         for molecule in data.molecules:
             frames = spread_frames(molecule.split.validation, CHECKED_FRAMES)
-            x = dataset.molecules[molecule.name].coordinates(frames)
+            stored, types = dataset.molecules[molecule.name], kernel.types_of(molecule.name)
+            x = stored.coordinates(frames)
+            earlier = stored.coordinates(frames - molecule.lag) if molecule.lag else None
             normal = drawn_by(torch.Generator().manual_seed(0))
-            checks = check_bonds(kernel.flow, kernel.types_of(molecule.name), x, molecule.topology, normal)
+            checks = check_bonds(kernel.flow, types, x, molecule.topology, normal, earlier)
             found[molecule.name] = [_row(check) for check in checks]
             failures = describe_failures(checks, molecule.topology)
             if failures:
@@ -196,6 +181,7 @@ def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:
         )
     return molecule._replace(
         split=split,
+        lag=0,
         coordinates=coordinates,
         forces=forces,
         label_forces=forces[split.train],
@@ -206,14 +192,19 @@ def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:
 
 def _warn_of_widths(kernel: KernelSection, data: TrainingData) -> None:
     for molecule in data.molecules:
-        for name in ("noise_std", "prior_std") if kernel.name == "cnf" else ("noise_std",):
-            warn_of_noise(data.path, molecule, getattr(kernel, name), f"kernel.{name}")
+        warn_of_noise(data.path, molecule, kernel.noise_std, "kernel.noise_std")
+        if kernel.name == "cnf":
+            warn_of_noise(data.path, molecule, kernel.start_std, "kernel.prior_std")
 
 
-def _warn_of_labels(report: dict[str, Any], data: TrainingData, temperature: float) -> None:
+def _warn_of_labels(report: dict[str, Any], data: TrainingData, kernel: KernelSection) -> None:
     """Warn of frames that failed, and of labels that are not the forces of the density of their positions."""
     from ase_cg.analysis.diagnose import virial_ratio
 
+    # Labels of samples obey the virial theorem whatever the flow has learned; those of frames where it has.
+    remedy = "take more kernel.steps and kernel.nodes, or an exact divergence"
+    if kernel.labels_at == "frames":
+        remedy = "train the flow longer or on more frames, or take kernel.labels_at: samples"
     for molecule in data.molecules:
         dropped, labelled = report[molecule.name]["dropped"], report[molecule.name]["labelled"]
         if dropped > MANY_DROPPED * (dropped + labelled):
@@ -225,11 +216,11 @@ def _warn_of_labels(report: dict[str, Any], data: TrainingData, temperature: flo
             )
         if molecule.topology.n_beads < 2 or molecule.coordinates is None or molecule.forces is None:
             continue
-        ratio, error = virial_ratio(molecule.coordinates.astype(float), molecule.forces.astype(float), temperature)
+        ratio, error = virial_ratio(molecule.coordinates.astype(float), molecule.forces.astype(float), data.temperature)
         if abs(ratio - 1) > max(VIRIAL_SIGNIFICANT * error, VIRIAL_TOLERANCE):
             warnings.warn(
                 f"labels of molecule {molecule.name!r} are biased: −⟨x·f⟩ is {ratio:.3g} ± {error:.1g} times its exact "
-                "value (3N − 3) kT; take more kernel.steps and kernel.nodes, or an exact divergence",
+                f"value (3N − 3) kT; {remedy}",
                 UserWarning,
                 stacklevel=2,
             )

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
 from ase_cg.flows.coupling import CouplingFlow
-from ase_cg.flows.field import Normal, centered
-from ase_cg.flows.matching import matched
+from ase_cg.flows.field import Normal, VectorField, centered
+from ase_cg.flows.fields import make_field
+from ase_cg.flows.matching import matched, matched_pair
+from ase_cg.flows.orientation import rotations
 from ase_cg.labels.frame_noise import FrameNoise
 from ase_cg.training.averages import WeightedAverage
 from ase_cg.training.distributed import process_count
 from ase_cg.training.frames import Batch
+from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.schedule import schedules
 from ase_cg.training.training_settings import TrainingSection
 
@@ -49,8 +52,17 @@ class FlowObjective(lightning.LightningModule, ABC):
         self._seed = seed
 
     @abstractmethod
-    def losses(self, x: Tensor, types: Tensor, normal: Normal) -> Tensor:
-        """Return the loss of each frame, summed over its components, shape (B,)."""
+    def losses(self, x: Tensor, types: Tensor, normal: Normal, earlier: Tensor | None = None) -> Tensor:
+        """Return the loss of each frame, summed over its components, shape (B,).
+
+        Parameters
+        ----------
+        x, earlier : Tensor, shape (B, N, 3)
+            Frames, and for flows of transitions those one lag before, in Å.
+        types : Tensor of int64, shape (N,)
+        normal : callable
+            Draws all that is random.
+        """
 
     def evaluate(self, batch: Batch, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the losses summed over this process's frames, and their components."""
@@ -58,7 +70,7 @@ class FlowObjective(lightning.LightningModule, ABC):
         for part in batch.parts:
             normal = FrameNoise((self._seed, *key, part.molecule), part.draws).normal
             types = self._types[part.molecule].to(part.coordinates.device)
-            losses.append((part.weights * self.losses(part.coordinates, types, normal)).sum())
+            losses.append((part.weights * self.losses(part.coordinates, types, normal, part.earlier)).sum())
             components.append(part.weights.sum() * 3 * (part.coordinates.shape[1] - 1))
         return torch.stack(losses).sum(), torch.stack(components).sum()
 
@@ -93,18 +105,25 @@ class FlowObjective(lightning.LightningModule, ABC):
 class FlowMatching(FlowObjective):
     """L = ⟨‖v(t, y) − (x₁ − x₀)‖²⟩ over (σ_n² + σ_p²)(3N − 3): 1 for a field that is zero.
 
-    Most of it cannot be learned, because paths cross. The flow is a continuous one, whose field is trained.
+    Of transitions ⟨‖v(t, y, z) − (x − z − x₀)‖²⟩ over σ_p²(3N − 3): about 2 for a field that is zero. Most of it cannot
+    be learned, because paths cross. The flow is a continuous one, whose field is trained.
     """
 
     loss_unit = "of the noise's variance"
 
-    def losses(self, x: Tensor, types: Tensor, normal: Normal) -> Tensor:
+    def losses(self, x: Tensor, types: Tensor, normal: Normal, earlier: Tensor | None = None) -> Tensor:
         """Return what the field misses of velocities on paths, squared."""
         flow = cast(ContinuousFlow, self.flow)
-        widths = {"noise_std": flow.noise_std, "prior_std": flow.prior_std}
-        time, y, velocity = matched(x, normal, **widths, path_std=flow.path_std)
-        missed: Tensor = (flow.field(time, y, types) - velocity).square().sum((1, 2))
-        return missed / (flow.noise_std**2 + flow.prior_std**2)
+        widths = {"prior_std": flow.prior_std, "path_std": flow.path_std}
+        field: VectorField = flow.field
+        if earlier is None:
+            time, y, velocity = matched(x, normal, noise_std=flow.noise_std, **widths)
+        else:
+            turned, z = flow.pair(x, earlier, normal)
+            time, y, velocity = matched_pair(turned, z, normal, **widths)
+            field = field.given(z)
+        missed: Tensor = (field(time, y, types) - velocity).square().sum((1, 2))
+        return missed / flow.width**2
 
 
 class MaximumLikelihood(FlowObjective):
@@ -112,19 +131,63 @@ class MaximumLikelihood(FlowObjective):
 
     loss_unit = "nats a component"
 
-    def losses(self, x: Tensor, types: Tensor, normal: Normal) -> Tensor:
+    def losses(self, x: Tensor, types: Tensor, normal: Normal, earlier: Tensor | None = None) -> Tensor:
         """Return the negative logarithm of the likelihood."""
         flow = cast(CouplingFlow, self.flow)
-        turned = centered(x) @ rotations(normal(x[:, 0, :1].expand(-1, 4))).transpose(1, 2)
-        return -flow.joint_log_prob(turned, normal(turned), flow.add_noise(turned, normal), types)
+        turn = rotations(normal(x[:, 0, :1].expand(-1, 4))).transpose(1, 2)
+        if earlier is None:
+            turned = centered(x) @ turn
+            z = flow.add_noise(turned, normal)
+        else:
+            turned, z = flow.pair(x @ turn, earlier @ turn, normal)
+        return -flow.joint_log_prob(turned, normal(turned), z, types)
 
 
-def rotations(numbers: Tensor) -> Tensor:
-    """Return random rotations, (B, 3, 3), from four normal numbers each: uniform, because the numbers' direction is."""
-    w, x, y, z = nn.functional.normalize(numbers, dim=-1).unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+def make_objective(
+    kernel: KernelSection,
+    types: Sequence[Sequence[int]],
+    n_types: int,
+    settings: TrainingSection,
+    displacement_std: float | None = None,
+) -> FlowObjective:
+    """Make the flow that a recipe names, and what it is trained by.
+
+    Parameters
+    ----------
+    kernel : KernelSection
+    types : sequence of sequence of int
+        Of the beads of each molecule.
+    n_types : int
+    settings : TrainingSection
+        Of the flow.
+    displacement_std : float, optional
+        Of transitions, in Å: what they begin with unless the recipe says it.
+    """
+    beads = [torch.tensor(each) for each in types]
+    moved = kernel.prior_std or displacement_std
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        if kernel.family == "coupling":
+            coupling = CouplingFlow(
+                n_types,
+                noise_std=kernel.noise_std if moved is None else moved,
+                n_layers=kernel.coupling_layers,
+                n_blocks=kernel.blocks,
+                embedding=kernel.embedding,
+                length_scales=kernel.length_scales,
+            )
+            return MaximumLikelihood(coupling, beads, settings, settings.seed)
+        sizes = {"features": kernel.features, "n_layers": kernel.layers}
+        field = make_field(kernel.field, n_types, conditional=kernel.lag is not None, **sizes)
+    flow = ContinuousFlow(
+        field,
+        noise_std=kernel.noise_std if displacement_std is None else 0.0,
+        prior_std=kernel.start_std if moved is None else moved,
+        path_std=kernel.path_std,
+        steps=kernel.steps,
+        nodes=kernel.nodes,
+        solver=kernel.solver,
+        tolerance=kernel.tolerance,
+        n_probes=kernel.probes,
+    )
+    return FlowMatching(flow, beads, settings, settings.seed)

@@ -33,6 +33,8 @@ class Part(NamedTuple):
         Number that no other frame of the molecule has, and no other copy of the frame in the same epoch.
     weights : Tensor, shape (B,)
         How much each frame counts.
+    earlier : Tensor of shape (B, N, 3), or None
+        Where the molecule was one lag before, in Å; for flows of transitions.
     """
 
     molecule: int
@@ -40,6 +42,7 @@ class Part(NamedTuple):
     forces: Tensor | None
     draws: Tensor
     weights: Tensor
+    earlier: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -70,16 +73,23 @@ class MoleculeFrames(NamedTuple):
         Of the frames in their dataset; by default 0, 1, ….
     weights : ndarray of shape (F,), or None
         By default all frames count the same.
+    earlier : ndarray of shape (F, N, 3), or None
+        One lag before, in Å.
     """
 
     coordinates: NDArray[np.float32]
     forces: NDArray[np.float32] | None
     numbers: NDArray[np.int64] | None = None
     weights: NDArray[np.float64] | None = None
+    earlier: NDArray[np.float32] | None = None
 
 
 def make_part(
-    molecule: int, arrays: tuple[Tensor, Tensor | None], draws: Tensor, weights: Tensor | None
+    molecule: int,
+    arrays: tuple[Tensor, Tensor | None],
+    draws: Tensor,
+    weights: Tensor | None,
+    earlier: Tensor | None = None,
 ) -> tuple[Part, float]:
     """Return this process's share of the frames of a molecule, and the weight of all of them.
 
@@ -91,7 +101,8 @@ def make_part(
     own = everything[rows]
     if not len(own):
         rows, own = slice(0, 1), torch.zeros(1)
-    part = Part(molecule, coordinates[rows], None if forces is None else forces[rows], draws[rows], own)
+    before = None if earlier is None else earlier[rows]
+    part = Part(molecule, coordinates[rows], None if forces is None else forces[rows], draws[rows], own, before)
     return part, float(everything.sum()) * 3 * coordinates.shape[1]
 
 
@@ -110,6 +121,7 @@ class FrameDataset(Dataset[Batch]):
             (torch.from_numpy(m.coordinates), None if m.forces is None else torch.from_numpy(m.forces))
             for m in molecules
         ]
+        self._earlier = [None if m.earlier is None else torch.from_numpy(m.earlier) for m in molecules]
         self._numbers = [
             torch.arange(len(m.coordinates)) if m.numbers is None else torch.from_numpy(m.numbers) for m in molecules
         ]
@@ -126,12 +138,13 @@ class FrameDataset(Dataset[Batch]):
         for molecule in np.unique(rows[:, 0]).tolist():
             _, frames, copies = torch.from_numpy(rows[rows[:, 0] == molecule]).T
             coordinates, forces = self.molecules[molecule]
-            weights = self._weights[molecule]
+            weights, earlier = self._weights[molecule], self._earlier[molecule]
             part, total = make_part(
                 molecule,
                 (coordinates[frames], None if forces is None else forces[frames]),
                 draw_numbers(self._numbers[molecule][frames], copies),
                 None if weights is None else weights[frames],
+                None if earlier is None else earlier[frames],
             )
             parts.append(part)
             components += total

@@ -4,28 +4,31 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ase_cg.settings import Section
+from ase_cg.settings import Section, Time
 from ase_cg.training.training_settings import TrainingSection
+from ase_cg.units import quantity
 
-OWN_KEYS = {
-    "cnf": frozenset(
-        {"prior_std", "path_std", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"}
-    ),
-    "coupling": frozenset({"coupling_layers", "blocks", "embedding", "length_scales"}),
-}
+CNF_KEYS = frozenset({"path_std", "field", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
+COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales"})
+TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
+NOISE_STD = 0.05  # Å, as published; both noises
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
 
 class KernelSection(Section):
     """A kernel by name, how its flow is trained, and how it is integrated."""
 
-    name: Literal["cnf", "coupling"] = "cnf"
-    # Standard deviations in Å, as published.
-    noise_std: float = Field(default=0.05, gt=0, le=WIDEST)
-    prior_std: float = Field(default=0.05, gt=0, le=WIDEST)
+    name: Literal["cnf", "coupling", "transition"] = "cnf"
+    flow: Literal["cnf", "coupling"] = "cnf"  # of transitions
+    lag: Time | None = None
+    labels_at: Literal["samples", "frames"] = "samples"
+    # Standard deviations in Å, as published. Without one, the width of transitions is fitted to the data.
+    noise_std: float = Field(default=NOISE_STD, gt=0, le=WIDEST)
+    prior_std: float | None = Field(default=None, gt=0, le=WIDEST)
     path_std: float = Field(default=0.01, gt=0, le=WIDEST)
-    features: int = Field(default=64, ge=1)
-    layers: int = Field(default=5, ge=1)
+    field: Literal["egnn", "mace"] = "egnn"
+    features: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1)
     distinct_beads: bool = True
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=512, ge=1)
@@ -45,13 +48,42 @@ class KernelSection(Section):
 
     @model_validator(mode="after")
     def _keys_of_this_kernel(self) -> Self:
-        for name, keys in OWN_KEYS.items():
+        for owner, keys in self._foreign():
             # Defaults are no mistake: a recipe that a model keeps says them all.
             fields = type(self).model_fields
             foreign = sorted(key for key in keys if getattr(self, key) != fields[key].default)
-            if name != self.name and foreign:
-                raise ValueError(f"has {foreign[0]!r}, which is a key of the kernel {name!r} and not of {self.name!r}")
+            if foreign:
+                told = self.name if self.name == self.family else f"{self.name} with flow: {self.family}"
+                raise ValueError(f"has {foreign[0]!r}, which is a key of the kernel {owner!r} and not of {told!r}")
         return self
+
+    @model_validator(mode="after")
+    def _lag_of_transitions(self) -> Self:
+        if self.name == "transition":
+            if self.lag is None:
+                raise ValueError("needs 'lag', the time between the two frames of a transition, such as '10 ps'")
+            if not quantity(self.lag, "time") > 0:
+                raise ValueError(f"needs a positive 'lag', not {self.lag!r}")
+        return self
+
+    def _foreign(self) -> list[tuple[str, frozenset[str]]]:
+        """Return keys that this kernel does not have, and whose they are."""
+        of_noise = frozenset({"noise_std"})
+        found = [("coupling", COUPLING_KEYS)] if self.family == "cnf" else [("cnf", CNF_KEYS)]
+        if self.name == "transition":
+            return [*found, ("cnf", of_noise)]
+        prior = [("cnf", frozenset({"prior_std"}))] if self.name == "coupling" else []
+        return [*found, *prior, ("transition", TRANSITION_KEYS)]
+
+    @property
+    def start_std(self) -> float:
+        """σ_p in Å, where it is not fitted."""
+        return NOISE_STD if self.prior_std is None else self.prior_std
+
+    @property
+    def family(self) -> str:
+        """The kind of flow: ``cnf`` or ``coupling``."""
+        return self.flow if self.name == "transition" else self.name
 
     def training(self, of_model: TrainingSection) -> TrainingSection:
         """Return how the flow is trained, on the same frames and device as the model."""

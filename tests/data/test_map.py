@@ -91,6 +91,17 @@ def test_several_files_and_joined_trajectories_keep_their_boundaries(all_atom_fi
         assert np.array_equal(molecule.coordinates()[:30], molecule.coordinates()[30:])
 
 
+def test_the_time_between_frames_is_recorded_where_it_is_said(all_atom_file, mapping, tmp_path):
+    said = map_trajectory(all_atom_file, tmp_path / "said.h5", frame_interval="4 ps", **mapping)
+    silent = map_trajectory(all_atom_file, tmp_path / "silent.h5", **mapping)
+    with Dataset.open(said) as one, Dataset.open(silent) as two:
+        assert one.only_molecule().mapping["frame_interval"] == "4 ps"
+        assert "frame_interval" not in two.only_molecule().mapping
+    for wrong in ("4", "-4 ps", "4 Å"):
+        with pytest.raises(InputError, match="frame_interval cannot be"):
+            map_trajectory(all_atom_file, tmp_path / "wrong.h5", frame_interval=wrong, **mapping)
+
+
 def _break(name, arrays, mapping, folder):
     """Return changed arrays and options for one kind of bad input."""
     x, f = arrays["positions"], arrays["forces"]

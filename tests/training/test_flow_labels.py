@@ -17,7 +17,7 @@ from ase_cg.files import file_hash
 from ase_cg.flows import label_set
 from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.kernel import FlowKernel
-from ase_cg.training.flow_objective import rotations
+from ase_cg.flows.orientation import rotations
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
@@ -244,5 +244,5 @@ def test_the_kernel_of_flow_labels_has_a_default():
     assert recipe.flow_kernel.name == "cnf"
     whole = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow", "kernel": "coupling"})
     assert Recipe.model_validate(whole.model_dump()) == whole
-    assert recipe.flow_kernel.noise_std == recipe.flow_kernel.prior_std == 0.05
+    assert recipe.flow_kernel.noise_std == recipe.flow_kernel.start_std == 0.05
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
