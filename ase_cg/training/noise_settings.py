@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from ase_cg.errors import InputError
 from ase_cg.settings import Section, validated
@@ -12,8 +12,6 @@ from ase_cg.settings import Section, validated
 class NoiseRange(Section):
     """Noise of any size in a range, for one network that knows it; in Å."""
 
-    model_config = ConfigDict(title="noise_std", populate_by_name=True, serialize_by_alias=True)
-
     lowest: float = Field(alias="from", gt=0)
     highest: float = Field(alias="to", gt=0)
     evaluate_at: float | None = None
@@ -21,10 +19,11 @@ class NoiseRange(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if not self.lowest < self.highest:
-            raise ValueError(f"goes from {self.lowest:g} to {self.highest:g} Å; 'from' must be the smaller one")
+            raise ValueError(f"'from' must be smaller than 'to', and they are {self.lowest:g} and {self.highest:g} Å")
         if not self.lowest <= self.level <= self.highest:
             raise ValueError(
-                f"evaluates at {self.level:g} Å a network that is trained from {self.lowest:g} to {self.highest:g} Å"
+                f"evaluate_at is {self.level:g} Å, and the network is trained from {self.lowest:g} to "
+                f"{self.highest:g} Å"
             )
         return self
 
@@ -57,9 +56,9 @@ def _noise_std(value: Any) -> float | list[float] | NoiseRange | None:
         return value
     if isinstance(value, dict):
         try:
-            return validated(NoiseRange, value, "")
+            return validated(NoiseRange, value, "as a range")
         except InputError as error:
-            raise ValueError(str(error).removeprefix(": ")) from error
+            raise ValueError(str(error)) from error
     levels = one_or_several(value, "standard deviation in Å")
     if isinstance(levels, list) and len(set(levels)) < len(levels):
         raise ValueError("each noise_std is listed once")
@@ -67,7 +66,9 @@ def _noise_std(value: Any) -> float | list[float] | NoiseRange | None:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(by_alias=True) if isinstance(value, NoiseRange) else value
+    if isinstance(value, NoiseRange):
+        return {"from": value.lowest, "to": value.highest, "evaluate_at": value.level}
+    return value
 
 
 NoiseStd = Annotated[
