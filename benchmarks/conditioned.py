@@ -81,7 +81,7 @@ def all_rows(seeds: list[int]) -> list[tuple[Case, tuple[str, ...] | None]]:
         rows += [(RangeCase(*common, at, seed, 0.02, 0.2), SHARPENED) for at in (0.02, 0.05)]
         rows += [(Case(*common, level, seed), SHARPENED) for level in (0.05, 0.02)]
         rows += [(RangeCase(*common, 0.02, seed, 0.02, 0.2), PLAIN)]
-        rows += [(RangeCase(*common, 0.01, seed, 0.005, 0.1), priors) for priors in (PLAIN, SHARPENED)]
+        rows += [(RangeCase(*common, 0.005, seed, 0.005, 0.1), priors) for priors in (PLAIN, SHARPENED)]
     return rows
 
 
