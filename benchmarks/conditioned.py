@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 from data_efficiency import PLAIN, SHARPENED, table
-from study import SYSTEMS, Case, Study, _recipe, variant_name
+from study import SYSTEMS, Case, Study, recipe_of, variant_name
 
 from ase_cg import Recipe, train
 from ase_cg.training.data import read_training_data
@@ -47,7 +47,7 @@ class RangeStudy(Study):
         system, place = SYSTEMS[case.system], self.folder / case.folder
         dataset = system.dataset(self.folder / case.system)
         system.one_basin(self.folder / case.system)
-        recipe = _recipe(replace(case, noise_std=None), system, dataset, system.efforts[self.effort], self.device)
+        recipe = recipe_of(replace(case, noise_std=None), system, dataset, system.efforts[self.effort], self.device)
         recipe["noise_std"] = {"from": case.lowest, "to": case.highest}
         place.mkdir(parents=True, exist_ok=True)
         written = place.parent / "recipe.yaml"

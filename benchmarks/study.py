@@ -185,7 +185,7 @@ class Study:
         place = self.folder / case.folder
         dataset = system.dataset(self.folder / case.system)
         system.one_basin(self.folder / case.system)
-        recipe = _recipe(case, system, dataset, system.efforts[self.effort], self.device)
+        recipe = recipe_of(case, system, dataset, system.efforts[self.effort], self.device)
         place.mkdir(parents=True, exist_ok=True)
         written = place / "recipe.yaml"
         if not written.is_file():
@@ -258,7 +258,7 @@ def variant_name(case: Case, sharpened: Sequence[str] | None) -> str:
     return "plain" if not sharpened else "sharpened_" + "_".join(sharpened)
 
 
-def _recipe(case: Case, system: System, dataset: Path, effort: Effort, device: str) -> dict[str, Any]:
+def recipe_of(case: Case, system: System, dataset: Path, effort: Effort, device: str) -> dict[str, Any]:
     """Return the recipe of a case.
 
     Every network gets the same number of updates of its weights, whatever its data, but at most so many epochs.
