@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study import PRIOR_ONLY, SYSTEMS, Case, Study, variant_name
+from study import PRIOR_ONLY, Case, Study, variant_name
+from systems import SYSTEMS
 
 Row = tuple[Case, tuple[str, ...] | None]  # with the names of the sharpened priors, None for all
 PLAIN, SHARPENED = (), None  # some kinds of modes are sharpened alone for one case, to see what each does
@@ -116,8 +117,8 @@ def table(system: str, rows: list[dict[str, Any]]) -> str:
         *names,
     ]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    order = {"atomistic": 0, "forces_and_noise": 1, "noise": 2}
-    for row in sorted(rows, key=lambda r: (-r["fraction"], order[r["labels"]], r["noise_std"] or 0, r["priors"])):
+    rank = {"atomistic": 0, "noise": 2}.get
+    for row in sorted(rows, key=lambda r: (-r["fraction"], rank(r["labels"], 1), r["noise_std"] or 0, r["priors"])):
         noise = "" if row["noise_std"] is None else f"{row['noise_std']:g}"
         start = [f"{row['fraction']:g}", row["labels"].replace("_", " "), noise, row["priors"], str(row["seed"])]
         if row["priors"] == PRIOR_NAME:

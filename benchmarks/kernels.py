@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from study import SYSTEMS, Case, Study, variant_name
+from study import Case, Study, variant_name
+from systems import SYSTEMS
 
 from ase_cg import Dataset
 from ase_cg.flows.kernel import FlowKernel

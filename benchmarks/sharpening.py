@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ase.units import kB
-from study import DIPEPTIDE, PHI, PSI, ROOT, SYSTEMS, System
+from systems import DIPEPTIDE, PHI, PSI, ROOT, SYSTEMS, System
 
 from ase_cg import BeadTopology, CGModel, Dataset, PriorSet
 from ase_cg.analysis import bond_angles, bond_lengths, dihedral_angles, jensen_shannon, pmf_error

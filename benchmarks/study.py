@@ -1,4 +1,4 @@
-"""What the studies of accuracy share: molecules, and how one model is trained, simulated and judged.
+"""What the studies of accuracy share: how one model is trained, simulated and judged.
 
 Every result is a folder or a file of its own, so that a study that was stopped goes on where it was.
 """
@@ -11,147 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from judgement import judged
+from systems import SYSTEMS, Effort, System
 
-from ase_cg import CGModel, Dataset, PriorSet, Recipe, SimulationError, analyze, map_trajectory, simulate, train
-from ase_cg.analysis import NativeStructure, dihedral_angles, radius_of_gyration
+from ase_cg import CGModel, Dataset, PriorSet, Recipe, SimulationError, analyze, simulate, train
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
 BATCH = 64
 PRIOR_ONLY = ("prior only",)  # in place of the names of sharpened priors: the model without its network
 TRAIN_SHARE = 0.9  # of the frames; a twentieth each for validation and test
-PHI, PSI = (0, 1, 2, 4), (1, 2, 4, 5)  # beads of the dipeptide
-NATIVE_RMSD = 2.5  # Å of Cα beads, the literature's mark for chignolin
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is spent on a model: updates of its weights, and its simulation."""
-
-    updates: int
-    max_epochs: int
-    replicas: int  # from each kind of start; 100 at most, so that each is a block of the bootstrap
-    duration: str
-    report_interval: str
-    discard: float
-    compiled: bool = True
-
-
-@dataclass(frozen=True)
-class System:
-    """A molecule with published coordinates and forces of its beads, in Å and kcal/mol/Å."""
-
-    name: str
-    folder: Path
-    coordinates: str
-    forces: str
-    topology: Path
-    resolution: str | list[str]
-    temperature: float
-    priors: list[str | dict[str, Any]]
-    backbone: dict[str, Any]
-    time_step: str
-    share: str  # what is counted in one basin
-    native: Path | None
-    efforts: dict[str, Effort]
-    mapped: Path | None = None  # where there is a dataset already
-
-    def dataset(self, folder: Path) -> Path:
-        """Map the published arrays, as a user would."""
-        if self.mapped is not None:
-            return self.mapped
-        return self._mapped(folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces])
-
-    def one_basin(self, folder: Path) -> Path:
-        """Make the dataset of the frames in one basin, from which half of the replicas start."""
-        found = folder / "one_basin.h5"
-        if not found.is_file():
-            x = np.load(self.folder / self.coordinates)
-            np.save(folder / "one_basin.npy", x[self.in_starting_basin(x, self.dataset(folder))])
-        return self._mapped(found, folder / "one_basin.npy", [])
-
-    def _mapped(self, output: Path, coordinates: Path, forces: list[Path]) -> Path:
-        if output.is_file():
-            return output
-        output.parent.mkdir(parents=True, exist_ok=True)
-        return map_trajectory(
-            coordinates,
-            output,
-            forces=forces,
-            topology=self.topology,
-            resolution=self.resolution,
-            temperature=self.temperature,
-            length_unit="Å",
-            force_unit="kcal/mol/Å" if forces else None,
-            quiet=True,
-        )
-
-    def counted(self, frames: np.ndarray, dataset: Path) -> np.ndarray:
-        """Return which frames (F, N, 3) in Å have φ > 0, or are within 2.5 Å of the native structure."""
-        if self.native is None:
-            return dihedral_angles(frames, [PHI])[:, 0] > 0
-        return self.native_coordinates(frames, dataset)[:, 0] < NATIVE_RMSD
-
-    def native_coordinates(self, frames: np.ndarray, dataset: Path) -> np.ndarray:
-        """Return the RMSD from the native structure and the radius of gyration in Å, shape (F, 2)."""
-        with Dataset.open(dataset) as opened:
-            topology = opened.only_molecule().topology
-        rmsd = NativeStructure.read(self.native, topology, self.resolution).rmsd(frames)
-        return np.stack([rmsd, radius_of_gyration(frames, topology.masses)], axis=1)
-
-    def in_starting_basin(self, frames: np.ndarray, dataset: Path) -> np.ndarray:
-        """Return which frames may be the start of replicas in one basin: right-handed helical, or native ones.
-
-        From φ > 0 a replica of the dipeptide needs some 35 ps to leave, and half of the replicas begin there.
-        """
-        if self.native is not None:
-            return self.counted(frames, dataset)
-        phi, psi = np.degrees(dihedral_angles(frames, [PHI, PSI])).T
-        return (phi > -135) & (phi < -30) & (psi > -90) & (psi < 0)
-
-
-DIPEPTIDE = System(
-    name="dipeptide",
-    folder=DATA / "ala2_cg_forces",
-    coordinates="ala2_cacb_coordinates.npy",
-    forces="ala2_cacb_forces.npy",
-    topology=ROOT / "examples" / "data" / "ala2.pdb",
-    resolution=["ACE:C", "ALA:N", "ALA:CA", "ALA:CB", "ALA:C", "NME:N"],
-    temperature=300.0,
-    priors=["bonds", "angles"],
-    backbone={"name": "schnet"},
-    time_step="4 fs",
-    share="φ > 0",
-    native=None,
-    efforts={
-        "smoke": Effort(6, 2, 6, "0.4 ps", "0.04 ps", 0.0, compiled=False),
-        "quick": Effort(5_000, 500, 64, "100 ps", "0.2 ps", 0.4),
-        "standard": Effort(40_000, 5_000, 100, "500 ps", "0.5 ps", 0.2),
-    },
-)
-CHIGNOLIN = System(
-    name="chignolin",
-    folder=DATA / "chignolin_ca_forces",
-    coordinates="chignolin_ca_coords.npy",
-    forces="chignolin_ca_forces.npy",
-    topology=DATA / "chignolin_ca_forces" / "chignolin_ca_top.psf",
-    resolution="calpha",
-    temperature=350.0,
-    priors=["bonds", "angles", "dihedrals", "repulsion"],
-    backbone={"name": "schnet", "cutoff": 12.0, "n_interactions": 2},
-    time_step="4 fs",
-    share="within 2.5 Å",
-    native=DATA / "chignolin_ca_forces" / "chignolin_cln025.pdb",
-    efforts={
-        "smoke": Effort(6, 2, 6, "0.4 ps", "0.04 ps", 0.0, compiled=False),
-        "quick": Effort(3_000, 1_000, 32, "400 ps", "1 ps", 0.5),
-        "standard": Effort(100_000, 5_000, 100, "10 ns", "10 ps", 0.2),
-    },
-)
-SYSTEMS = {system.name: system for system in (DIPEPTIDE, CHIGNOLIN)}
 
 
 @dataclass(frozen=True)
