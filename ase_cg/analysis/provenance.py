@@ -1,13 +1,13 @@
 """Where the data and models of a comparison come from."""
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ase_cg.analysis.sources import FrameSource
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash
+from ase_cg.shipped import shipped_files
 
 
 def provenance(sources: Mapping[str, FrameSource], native: Path | None) -> dict[str, Any]:
@@ -30,8 +30,7 @@ def _card(folder: Path, sha256: str | None) -> dict[str, Any] | None:
     """Return the card of the model with a hash, without its topologies; None where it is not found."""
     if sha256 is None:
         return None
-    shipped = Path(str(resources.files("ase_cg.force_fields")))
-    for path in [folder.parent / "training" / "model.safetensors", *sorted(shipped.glob("*.safetensors"))]:
+    for path in [folder.parent / "training" / "model.safetensors", *shipped_files(".safetensors").values()]:
         if path.is_file() and file_hash(path) == sha256:
             from ase_cg.models.model import CGModel
 

@@ -15,6 +15,7 @@ from ase_cg.beads.psf import read_psf
 from ase_cg.beads.residues import CAPS, PARENTS, RESIDUES, WATER_AND_IONS, canonical_name
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
+from ase_cg.shipped import shipped_or_given
 
 NM = 10.0  # Å; MDTraj's coordinates are in nm by definition
 DISULFIDE = 2.5  # Å, longest S–S distance that is taken for a bond; it is 2.05
@@ -49,14 +50,15 @@ def read_structure(path: str | os.PathLike[str]) -> Structure:
     """Read a structure file: PDB, mmCIF, GRO, PSF, prmtop, or anything else of MDTraj that names its atoms.
 
     Other than MDTraj alone it keeps the names of protonation states (HID, HIE, HIP, CYX, ASH, …), bonds residues that
-    MDTraj has no template for, finds disulfides in mmCIF and GRO files too, and bonds no residues across a gap.
+    MDTraj has no template for, finds disulfides in mmCIF and GRO files too, and bonds no residues across a gap. The
+    structures that come with ase-cg are found by name (``chignolin_folded``).
 
     Raises
     ------
     InputError
         If the file is missing, empty, or no structure.
     """
-    found = existing_file(path, "structure")
+    found = existing_file(shipped_or_given(path, ".pdb"), "structure")
     loaded, templated = _load(found)
     if isinstance(loaded, Structure):
         return loaded

@@ -18,6 +18,7 @@ from ase_cg.errors import InputError, hint
 from ase_cg.files import existing_file
 from ase_cg.keys import DATASET_FORMAT
 from ase_cg.models.model import CGModel
+from ase_cg.shipped import shipped_or_given
 
 HDF5 = {".h5", ".hdf5"}
 TRAJECTORIES = {
@@ -61,6 +62,8 @@ class Start:
 def start_file(spec: str) -> tuple[Path, str | None]:
     """Return the file of a start, and which molecule of it is meant: ``dataset.h5`` or ``dataset.h5:chignolin``.
 
+    Structures that come with ase-cg are found by name (``chignolin_folded``).
+
     Raises
     ------
     InputError
@@ -69,7 +72,7 @@ def start_file(spec: str) -> tuple[Path, str | None]:
     path, colon, molecule = spec.rpartition(":")
     if colon and molecule and not Path(spec).exists() and Path(path).is_file():
         return Path(path), molecule
-    return existing_file(spec, "start"), None
+    return existing_file(shipped_or_given(spec, ".pdb"), "start"), None
 
 
 def read_start(

@@ -2,7 +2,6 @@
 
 import json
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.priors import PRIORS
 from ase_cg.models.priors.prior_set import PriorSet
+from ase_cg.shipped import shipped_files, shipped_or_given
 
 METADATA_KEY = "ase_cg"
 FRAMES = "frames."
@@ -106,13 +106,10 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     InputError
         If there is none, or its name does not end in ``.safetensors``.
     """
-    given = Path(path)
+    given = shipped_or_given(path, ".safetensors")
     if not given.suffix and not given.exists():
-        folder = Path(str(resources.files("ase_cg.force_fields")))
-        shipped = {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
-        if given.name == str(path) and given.name in shipped:
-            return shipped[given.name]
-        raise InputError(f"model {path} does not exist, and those that come with ase-cg are {', '.join(shipped)}")
+        known = ", ".join(shipped_files(".safetensors"))
+        raise InputError(f"model {path} does not exist, and those that come with ase-cg are {known}")
     found = existing_file(given, "model")
     _check_suffix(found)
     return found
