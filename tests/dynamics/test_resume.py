@@ -1,6 +1,7 @@
 """Killed, stopped, out of disk: a simulation goes on bit by bit and has lost nothing that it reported written."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from ase_cg.dynamics import prepare
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.errors import InputError
+from ase_cg.progress import Progress
 from tests.dynamics.test_explosions import with_an_edge
 
 TEMPERATURES = [290.0, 300.0, 312.0]
@@ -106,19 +108,21 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(prior_file
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(prior_file, dataset_file, tmp_path, number):
-    def ask():
-        deadline = time.monotonic() + 20
-        while not list((tmp_path / "s").glob("segments/0/000003*")) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.kill(os.getpid(), number)
+def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
+    prior_file, dataset_file, tmp_path, number, monkeypatch
+):
+    reports = itertools.count(1)
+    advance = Progress.advance
+
+    def ask(progress, *args, **kwargs):
+        advance(progress, *args, **kwargs)
+        if next(reports) == 14:  # between two checkpoints
+            os.kill(os.getpid(), number)
 
     handler = signal.getsignal(number)
-    thread = threading.Thread(target=ask)
-    thread.start()
+    monkeypatch.setattr(Progress, "advance", ask)
     with pytest.raises(Interrupted, match=r"stopped after \d+ of 60 frames.* --resume \(resume=True\) goes on") as stop:
         simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
-    thread.join()
     assert stop.value.signal_number == number
     assert isinstance(stop.value, KeyboardInterrupt)
     assert signal.getsignal(number) == handler
