@@ -73,7 +73,8 @@ def labelled_by_flow(
     on_first_process(lambda: _warn_of_labels(report, found, kernel))
     if recipe.labels == "flow_and_forces":
         pairs = zip(found.molecules, recorded, strict=True)
-        found = found._replace(molecules=tuple(with_recorded_forces(*pair) for pair in pairs))
+        both = [with_recorded_forces(*pair, data.priors, data.vocabulary) for pair in pairs]
+        found = found._replace(molecules=tuple(both))
     record = {
         "flow_sha256": file_hash(trained),
         "labels": {name: {key: of[key] for key in ("labelled", "dropped")} for name, of in report.items()},
