@@ -26,6 +26,7 @@ from ase_cg.keys import (
     TRAJECTORY_LENGTHS,
     WEIGHTS,
 )
+from ase_cg.units import thermal_energy
 
 Floats = NDArray[np.float32]
 WORTH_SKIPPING = 256  # frames; a shorter gap is read and dropped
@@ -57,7 +58,7 @@ class Molecule:
         try:
             self.name = group.name.rsplit("/", 1)[-1]
             self.topology = BeadTopology.from_dict(json.loads(group.attrs["topology"]))
-            self.temperature = float(group.attrs["temperature"])
+            self.temperature = _temperature(group, where)
             self.resolution = _resolution(json.loads(group.attrs["resolution"]))
             self.force_map: str | None = group.attrs.get("force_map")
             self.force_map_report: dict[str, Any] = json.loads(group.attrs.get("force_map_report", "{}"))
@@ -159,6 +160,20 @@ def _check_format(file: h5py.File, path: Path) -> None:
         raise InputError(
             f"{path} is an ase-cg dataset of version {version}, this program reads version {DATASET_VERSION}"
         )
+
+
+def _temperature(group: h5py.Group, where: str) -> float:
+    found = group.attrs.get("temperature")
+    try:
+        temperature = float(found)
+        thermal_energy(temperature)
+    except (TypeError, ValueError) as error:  # an InputError, too, is a ValueError
+        name = group.name.rsplit("/", 1)[-1]
+        says = "no temperature" if found is None else f"the temperature {found}"
+        raise InputError(
+            f"{where} has {says} for molecule {name!r}, and forces need a positive one in K; map the trajectories again"
+        ) from error
+    return temperature
 
 
 def _resolution(value: str | list[str] | dict[str, Any]) -> str | tuple[str, ...] | dict[str, Any]:

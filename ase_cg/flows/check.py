@@ -12,7 +12,7 @@ from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.field import Normal
 
 BATCH = 512
-TOLERANCE = 0.1  # of a bond's standard deviation: what broadens it by half a percent
+TOLERANCE = 0.1  # of a bond's standard deviation: what shifts it by that, or broadens it by an eighth
 SMALLEST = 0.002  # Å; what nobody feels
 FLOORS = 4  # by how much two parts of the data may differ from each other
 
@@ -100,7 +100,8 @@ def check_bonds(
 def describe_failures(checks: list[BondCheck], topology: BeadTopology) -> str:
     """Return which bonds do not reproduce the data, in words; empty where all do."""
     worst = sorted(
-        (check for check in checks if not check.reproduced), key=lambda check: -check.wasserstein / check.std
+        (check for check in checks if not check.reproduced),
+        key=lambda check: -check.wasserstein / max(check.std, SMALLEST),
     )
     named = [
         f"{i}–{j} ({topology.names[i]}–{topology.names[j]}: {check.wasserstein:.2g} Å of Wasserstein distance, the "

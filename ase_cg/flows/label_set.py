@@ -244,8 +244,9 @@ class LabelSet:
         asked, frames = len(self.frames[source.name]), arrays["frames"]
         if not len(frames):
             raise InputError(
-                f"molecule {source.name!r}: none of {asked} frames could be labelled, all integrations failed; train "
-                "the flow longer, or take more kernel.steps"
+                f"molecule {source.name!r}: none of {asked} frames could be labelled, because likelihoods or labels "
+                "are no numbers or too large, or samples flew away; train the flow longer (kernel.epochs), and look "
+                "whether its widths are in Å"
             )
         weights = source.weights()
         record = {"identity": self.identity, "labelled": len(frames), "dropped": asked - len(frames)}

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ase_cg.flows.field import Normal, centered
 
 SMALLEST_INERTIA = 1e-6  # Å²; about the axis of a straight molecule any angle is as good
+STRAIGHT = 1e-5  # of the largest moment of inertia: what rounding leaves of the smallest one of a straight molecule
 
 
 def oriented(x: Tensor, z: Tensor, normal: Normal, *, width: float) -> tuple[Tensor, Tensor]:
@@ -17,7 +18,8 @@ def oriented(x: Tensor, z: Tensor, normal: Normal, *, width: float) -> tuple[Ten
     therefore be chosen so that the tumbling of the molecule is gone. The optimal superposition alone leaves no density
     in the space of positions: Σ zᵢ × (Rx)ᵢ = 0 always. A random rotation after it does, exp(ω) with
     ω ~ N(0, σ² I⁻¹), I being the tensor of inertia of z at unit masses: it moves beads by σ in each of the
-    directions of rotation.
+    directions of rotation. About the axis of molecules so slender that they would turn by more than 1 rad, it is 1 rad,
+    and of straight ones nothing: the rotation about one axis would else take those about the others back.
 
     Parameters
     ----------
@@ -36,7 +38,8 @@ def oriented(x: Tensor, z: Tensor, normal: Normal, *, width: float) -> tuple[Ten
     x, z = centered(x), centered(z)
     spread, axes = torch.linalg.eigh(inertia(z))
     # The symmetric root: whichever signs the axes come with, the same numbers give the same rotation.
-    turn = torch.einsum("bik,bi->bk", axes, normal(z[:, 0])) / spread.clamp(min=SMALLEST_INERTIA).sqrt()
+    turn = torch.einsum("bik,bi->bk", axes, normal(z[:, 0])) / spread.clamp(min=width**2).sqrt()
+    turn = turn.masked_fill(spread < STRAIGHT * spread[:, 2:], 0.0)
     angle = width * torch.einsum("bik,bk->bi", axes, turn)
     half = angle.norm(dim=1, keepdim=True) / 2
     small = rotations(torch.cat([half.cos(), torch.sinc(half / torch.pi) * angle / 2], 1))

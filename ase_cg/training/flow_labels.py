@@ -73,7 +73,8 @@ def labelled_by_flow(
     on_first_process(lambda: _warn_of_labels(report, found, kernel))
     if recipe.labels == "flow_and_forces":
         pairs = zip(found.molecules, recorded, strict=True)
-        found = found._replace(molecules=tuple(with_recorded_forces(*pair) for pair in pairs))
+        both = [with_recorded_forces(*pair, data.priors, data.vocabulary) for pair in pairs]
+        found = found._replace(molecules=tuple(both))
     record = {
         "flow_sha256": file_hash(trained),
         "labels": {name: {key: of[key] for key in ("labelled", "dropped")} for name, of in report.items()},
@@ -177,7 +178,7 @@ def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:
     if not all(len(part) for part in split):
         raise InputError(
             f"molecule {molecule.name!r}: too few frames could be labelled to train, validate and test; train the flow "
-            "longer, or take more kernel.steps"
+            "longer (kernel.epochs), or on more frames"
         )
     return molecule._replace(
         split=split,
@@ -202,7 +203,7 @@ def _warn_of_labels(report: dict[str, Any], data: TrainingData, kernel: KernelSe
     from ase_cg.analysis.diagnose import virial_ratio
 
     # Labels of samples obey the virial theorem whatever the flow has learned; those of frames where it has.
-    remedy = "take more kernel.steps and kernel.nodes, or an exact divergence"
+    remedy = kernel.finer or "train the flow longer"
     if kernel.labels_at == "frames":
         remedy = "train the flow longer or on more frames, or take kernel.labels_at: samples"
     for molecule in data.molecules:
@@ -210,7 +211,8 @@ def _warn_of_labels(report: dict[str, Any], data: TrainingData, kernel: KernelSe
         if dropped > MANY_DROPPED * (dropped + labelled):
             warnings.warn(
                 f"{dropped} of {dropped + labelled} frames of molecule {molecule.name!r} could not be labelled and "
-                "were dropped: the integration failed; train the flow longer, or take more kernel.steps",
+                "were dropped: likelihoods or labels are no numbers or too large, or samples flew away; train the flow "
+                f"longer{kernel.finer and ', or '}{kernel.finer}",
                 UserWarning,
                 stacklevel=2,
             )

@@ -85,6 +85,13 @@ class KernelSection(Section):
         """The kind of flow: ``cnf`` or ``coupling``."""
         return self.flow if self.name == "transition" else self.name
 
+    @property
+    def finer(self) -> str:
+        """What makes the integration of labels more accurate, in words of a recipe; empty where nothing integrates."""
+        if self.family == "coupling":
+            return ""
+        return "take more kernel.steps and kernel.nodes" if self.solver == "rk4" else "take a smaller kernel.tolerance"
+
     def training(self, of_model: TrainingSection) -> TrainingSection:
         """Return how the flow is trained, on the same frames and device as the model."""
         return of_model.model_copy(

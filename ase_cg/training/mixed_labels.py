@@ -1,26 +1,40 @@
 """Labels of a flow together with recorded forces: weights of least variance."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ase_cg.data.splits import Split
+from ase_cg.data.graph import topology_graph
+from ase_cg.data.splits import Split, spread_frames
 from ase_cg.errors import InputError
+from ase_cg.models.base import energy_and_forces
+from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.data import MoleculeData
 
+LOOKED_AT = 2000  # frames of each set, whose forces are compared with those of the priors
 
-def with_recorded_forces(labelled: MoleculeData, recorded: MoleculeData) -> MoleculeData:
+
+def with_recorded_forces(
+    labelled: MoleculeData, recorded: MoleculeData, priors: PriorSet, vocabulary: Sequence[str]
+) -> MoleculeData:
     """Return labels and recorded frames of a molecule together, each set weighted by the inverse of its variance.
 
     A label at y and a recorded force at x both have the mean force where they are as conditional mean, so a loss of
     both has its minimum there with any weights. The force of a frame cannot be added to its label: it belongs to x, and
     no rule carries it to y. Of all weights those that are inverse to the variances about the mean force give the least
-    variance of what is fitted (Gauss and Markov, for noise of two strengths). The mean square of the mean force is not
-    known; it is the same in both sets and small beside those of the labels, whose mean squares stand for variances.
+    variance of what is fitted (Gauss and Markov, for noise of two strengths). The mean force is not known, but the
+    priors hold the large part of it, that of stiff bonds: mean squares of what they leave stand for variances.
 
     Parameters
     ----------
     labelled, recorded : MoleculeData
         In memory; the second as it was read, with forces.
+    priors : PriorSet
+        Fitted to the same data.
+    vocabulary : sequence of str
+        Bead names in the order of types.
 
     Raises
     ------
@@ -28,7 +42,7 @@ def with_recorded_forces(labelled: MoleculeData, recorded: MoleculeData) -> Mole
         If the recorded frames are not in memory.
     """
     parts = [_required(labelled), _required(recorded)]
-    variances = [_mean_square(molecule) for molecule in (labelled, recorded)]
+    variances = [_variance(molecule, priors, vocabulary) for molecule in (labelled, recorded)]
     weights = []
     for molecule, (coordinates, _), variance in zip((labelled, recorded), parts, variances, strict=True):
         own = np.ones(len(coordinates)) if molecule.weights is None else molecule.weights
@@ -59,8 +73,14 @@ def _required(molecule: MoleculeData) -> tuple[NDArray[np.float32], NDArray[np.f
     return molecule.coordinates, molecule.forces
 
 
-def _mean_square(molecule: MoleculeData) -> float:
-    """Return the mean square of a force component of the training part, by weight."""
-    forces = _required(molecule)[1][molecule.split.train].astype(float)
-    weights = None if molecule.weights is None else molecule.weights[molecule.split.train]
-    return float(np.average(np.square(forces).mean((1, 2)), weights=weights))
+def _variance(molecule: MoleculeData, priors: PriorSet, vocabulary: Sequence[str]) -> float:
+    """Return the mean square of what priors leave of a force component of the training part, by weight."""
+    frames = spread_frames(molecule.split.train, LOOKED_AT)
+    positions, forces = (part[frames].astype(float) for part in _required(molecule))
+    graph = topology_graph(molecule.topology, vocabulary, len(frames)).to("cpu", torch.float64)
+    graph = graph._replace(positions=torch.from_numpy(positions).reshape(-1, 3))
+    held = energy_and_forces(priors, graph)[1].numpy().reshape(forces.shape) if len(priors.terms) else 0.0
+    weights = None if molecule.weights is None else molecule.weights[frames]
+    whole, left = (np.average(np.square(f).mean((1, 2)), weights=weights) for f in (forces, forces - held))
+    # Priors are no help where samples lie far from the data.
+    return float(min(whole, left))

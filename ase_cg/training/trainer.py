@@ -118,7 +118,10 @@ def _train_one(
     labels = _labels(recipe, data) if flow is None else []
     network = make_network(recipe, len(data.vocabulary))
     simulation = _simulation(recipe, data)
-    if prepare_folder(folder, {"dataset": data.hash, "recipe": _dumped(recipe)}, MODEL_NAME, session):
+    identity = {"dataset": data.hash, "recipe": _dumped(recipe)}
+    if flow is not None and flow.lag is not None and recipe.data.frame_interval is not None:
+        identity["frame_interval"] = recipe.data.frame_interval  # which frames the lag reaches back to
+    if prepare_folder(folder, identity, MODEL_NAME, session):
         return folder / MODEL_NAME
     on_first_process(lambda: warn_of_suspicious_data(data, recipe.noise_bounds))
     fitted, made = data, None

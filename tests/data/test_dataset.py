@@ -106,3 +106,16 @@ def test_too_few_frames_to_split_is_one_sentence(dataset_file):
             split_by_blocks(molecule, (0.1, 0.1), blocks=500)
         with pytest.raises(InputError, match="leave none for training"):
             split_by_blocks(molecule, (0.6, 0.6), blocks=10)
+
+
+@pytest.mark.parametrize(("given", "says"), [(None, "no temperature"), (np.nan, "the temperature nan"), (0.0, "0.0")])
+def test_data_without_a_temperature_are_refused(dataset_file, tmp_path, given, says):
+    path = tmp_path / "d.h5"
+    path.write_bytes(dataset_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        attributes = file["molecules/ala2"].attrs
+        del attributes["temperature"]
+        if given is not None:
+            attributes["temperature"] = given
+    with pytest.raises(InputError, match=rf"{says} for molecule 'ala2', and forces need a positive one in K"):
+        Dataset.open(path)

@@ -243,3 +243,13 @@ def test_bonds_that_a_flow_does_not_reproduce_are_named(published, reference):
     assert "2–3 (ASP–PRO: " in message
     assert "and 4 more" in message
     assert json.dumps([check._asdict() for check in found["idle"]])
+
+
+def test_a_bond_that_does_not_fluctuate_is_named_like_others():
+    from ase_cg.beads.topology import BeadTopology
+    from ase_cg.flows.check import BondCheck
+
+    topology = BeadTopology(("A", "B"), ("A", "B"), (1, 2), (0, 0), (12.0, 12.0), ((0, 1),))
+    check = BondCheck((0, 1), wasserstein=0.05, floor=0.0, std=0.0, noise=0.04)
+    assert not check.reproduced
+    assert "0–1 (A–B: 0.05 Å" in describe_failures([check], topology)

@@ -186,8 +186,16 @@ def test_conformations_are_superposed_and_turned_by_the_width_that_was_asked_for
     angle = torch.linalg.cross(z, turned - near).sum(1)  # I ω, to first order
     along = torch.einsum("bik,bi->bk", axes, angle) / spread.sqrt()
     torch.testing.assert_close(along.std(0), torch.full((3,), 0.05).double(), rtol=0.1, atol=0)
-    straight = centered(torch.tensor([[[0.0, 0, 0], [0, 0, 4.0]]]).double())
-    assert torch.isfinite(oriented(straight, straight, _normal(5), width=0.1)[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bend", [0.0, 0.02])
+def test_molecules_without_width_are_turned_about_the_other_axes_all_the_same(bend, dtype):
+    turn = rotations(_draw((4000, 4), 2))
+    z = centered(torch.tensor([[[0.0, 0, 0], [bend, 0, 4.0], [0, 0, 8.0]]]).double()) @ turn.transpose(1, 2)
+    turned = oriented(z.to(dtype), z.to(dtype), _normal(5), width=0.05)[0]
+    moved = (turned.double() - z) @ turn  # along the molecule's own axes; the ends move most, by σ/√2
+    torch.testing.assert_close(moved[:, 0].std(0)[:2], torch.full((2,), 0.05 / math.sqrt(2)).double(), rtol=0.1, atol=0)
 
 
 def test_taking_torque_out_leaves_the_rest(frames):

@@ -9,11 +9,13 @@ from ase_cg import CGModel, Recipe, train
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import Split
 from ase_cg.errors import InputError
+from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.data import MoleculeData
 from ase_cg.training.mixed_labels import with_recorded_forces
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
+NONE = PriorSet([])
 STIFFNESS = 0.3  # eV/Å², of the known ground: f = −k x + noise
 
 
@@ -37,7 +39,7 @@ def test_weights_are_inverse_variances_and_give_the_least_scatter_without_bias()
     found = {factor: [] for factor in (0.0, 0.2, 1.0, 5.0, np.inf)}
     for _ in range(400):
         parts = [_molecule(rng.standard_normal((n, 2, 3)), s, rng) for n, s in zip(counts, noises, strict=True)]
-        data = with_recorded_forces(*parts)
+        data = with_recorded_forces(*parts, NONE, ("A",))
         ratio = data.weights[0] / data.weights[-1]
         for factor, slopes in found.items():
             weights = data.weights.copy()
@@ -57,14 +59,40 @@ def test_frame_weights_and_parts_stay_with_their_frames():
     weights = rng.uniform(0.5, 1.5, 60)
     labelled = _molecule(rng.standard_normal((40, 2, 3)), 1.0, rng)
     recorded = _molecule(rng.standard_normal((60, 2, 3)), 1.0, rng, weights)
-    data = with_recorded_forces(labelled, recorded)
+    data = with_recorded_forces(labelled, recorded, NONE, ("A",))
     assert data.weights[40:] / data.weights[40] == pytest.approx(weights / weights[0])
     for part, one, other in zip(data.split, labelled.split, recorded.split, strict=True):
         expected = np.concatenate([labelled.coordinates[one], recorded.coordinates[other]])
         assert (data.coordinates[part] == expected).all()
     assert (data.label_forces == data.forces[data.split.train]).all()
     with pytest.raises(InputError, match=r"raise training\.memory_limit"):
-        with_recorded_forces(labelled, recorded._replace(forces=None))
+        with_recorded_forces(labelled, recorded._replace(forces=None), NONE, ("A",))
+
+
+def test_the_mean_force_that_priors_hold_does_not_count_as_variance():
+    """A stiff bond, whose mean force is ten times the noise of one set and as large as that of the other.
+
+    In the plain mean squares 1 + 100 stand against 100 + 100.
+    """
+    rng = np.random.default_rng(3)
+    kT, width, center, noises = thermal_energy(300.0), 0.05, 4.0, (1.0, 10.0)
+    x = np.zeros((4000, 2, 3))
+    r = center + width * rng.standard_normal(len(x))
+    x[:, 1, 2] = r
+    mean = np.zeros_like(x)
+    mean[:, 1, 2] = -kT * (r - center) / width**2
+    mean[:, 0] = -mean[:, 1]
+    priors = PriorSet.fit_positions(x, two_bead_topology(), ["bonds"], vocabulary=("A",), kT=kT)
+    unit = np.sqrt(np.square(mean).mean()) / 10
+    parts = [_molecule(x, 0.0, rng) for _ in noises]
+    parts = [
+        part._replace(forces=(mean + unit * noise * rng.standard_normal(x.shape)).astype(np.float32))
+        for part, noise in zip(parts, noises, strict=True)
+    ]
+    found = [with_recorded_forces(*parts, given, ("A",)).weights for given in (priors, NONE)]
+    ratios = [weights[0] / weights[-1] for weights in found]
+    assert ratios[0] == pytest.approx(100, rel=0.1)
+    assert ratios[1] == pytest.approx(200 / 101, rel=0.1)
 
 
 def test_a_recipe_trains_on_both(tmp_path):

@@ -238,6 +238,10 @@ def test_frames_that_are_streamed_are_refused(tumbling, tmp_path):
 def test_the_recipe_may_say_what_the_dataset_does_not(tumbling, tmp_path):
     path = _changed(tumbling, tmp_path / "d.h5", _without_interval)
     assert _paired(_recipe(path, data={"frame_interval": "250 fs"})).molecules[0].lag == 4
+    settings = {"kernel": {"epochs": 1, "nodes": 1}, "training": FEW}
+    _quietly(_recipe(path, data={"frame_interval": "250 fs"}, **settings), tmp_path / "t")
+    with pytest.raises(InputError, match="another recipe or dataset"):  # though all was finished there
+        _quietly(_recipe(path, data={"frame_interval": "500 fs"}, **settings), tmp_path / "t")
 
 
 @pytest.mark.parametrize(
