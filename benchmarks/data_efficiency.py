@@ -10,19 +10,16 @@ seed after the other. Prints its table at the end, or with ``--table`` of what t
 (``--device cuda``), ``quick`` for two cores, ``smoke`` tries the program.
 """
 
-import argparse
-import fnmatch
 import json
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from study import PRIOR_ONLY, Case, Study, variant_name
+from study_command import Row, study_command
 from systems import SYSTEMS
 
-Row = tuple[Case, tuple[str, ...] | None]  # with the names of the sharpened priors, None for all
 PLAIN, SHARPENED = (), None  # some kinds of modes are sharpened alone for one case, to see what each does
 NOISE = (0.02, 0.05, 0.1, 0.2, 0.3)  # Å
 LABELS = ("atomistic", "forces_and_noise", "noise")
@@ -46,27 +43,7 @@ SIGNS = {"atomistic": "o", "forces_and_noise": "s", "noise": "^"}
 
 def main() -> None:
     """Do what is missing, then show the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/data_efficiency"))
-    parser.add_argument("--effort", choices=("smoke", "quick", "standard"), default="standard")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", default="*", help="pattern of the cases, such as 'dipeptide/*_0.05_*'")
-    parser.add_argument("--limit", type=int, help="do at most so many cases")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--list", action="store_true", help="show the cases and what is done of them")
-    parser.add_argument("--table", action="store_true", help="show the table of what is done")
-    arguments = parser.parse_args()
-    study = Study(arguments.folder / arguments.effort, arguments.effort, arguments.device)
-    rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(shown(row), arguments.only)][: arguments.limit]
-    if arguments.list:
-        print("\n".join(f"{'done' if study.result(*row).is_file() else '    '} {shown(row)}" for row in rows))
-        return
-    for row in [] if arguments.table else rows:
-        if not study.result(*row).is_file():
-            print(f"{time.strftime('%H:%M:%S')} {shown(row)}", flush=True)
-            study.run(*row)
-            report(study, arguments.seeds, quiet=True)
-    report(study, arguments.seeds)
+    study_command(__doc__, Study, all_rows, report)
 
 
 def all_rows(seeds: list[int]) -> list[Row]:
@@ -80,11 +57,6 @@ def all_rows(seeds: list[int]) -> list[Row]:
                 for choice in plain if noise_std is None else priors:
                     found.setdefault((case, variant_name(case, choice)), (case, choice))
     return list(found.values())
-
-
-def shown(row: Row) -> str:
-    """Return the name of a row."""
-    return f"{row[0].folder}/{variant_name(*row)}"
 
 
 def report(study: Study, seeds: list[int], *, quiet: bool = False) -> None:

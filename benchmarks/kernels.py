@@ -9,8 +9,6 @@ at the end, or with ``--table`` of what there is so far, and keeps it as ``kerne
 ``kernels.png`` and ``.svg``.
 """
 
-import argparse
-import fnmatch
 import json
 import time
 from collections.abc import Sequence
@@ -21,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from study import Case, Study, variant_name
+from study import Case, Study
+from study_command import Row, study_command
 from systems import SYSTEMS
 
 from ase_cg import Dataset
@@ -33,7 +32,6 @@ PLAIN: tuple[str, ...] = ()
 SHARPENED = None
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
-FLOW_LABELS = ("flow", "flow_and_forces")
 FIGURES = {"PMF error / kT": ("pmf_error_kT", ".2f"), "Jensen–Shannon / nats": ("jensen_shannon_nats", ".4f")}
 FIGURES |= {"bonds / Å": ("bond_wasserstein_A", ".4f"), "angles / rad": ("angle_wasserstein_rad", ".4f")}
 SIGNS = {1.0: "o", 0.1: "s", 0.01: "^"}
@@ -49,9 +47,6 @@ class KernelCase(Case):
     def folder(self) -> Path:
         """Where it lies below the folder of the study."""
         return super().folder.parent / f"{self.fraction:g}_{self.labels}_{self.kernel}_seed_{self.seed}"
-
-
-Row = tuple[Case, tuple[str, ...] | None]
 
 
 class KernelStudy(Study):
@@ -111,38 +106,14 @@ def all_rows(seeds: list[int]) -> list[Row]:
     return rows
 
 
-def shown(row: Row) -> str:
-    """Return the name of a row."""
-    return f"{row[0].folder}/{variant_name(*row)}"
-
-
 def main() -> None:
     """Do what is missing, then show the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/data_efficiency"))
-    parser.add_argument("--effort", choices=tuple(EPOCHS), default="standard")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", default="*", help="pattern of the cases, such as 'dipeptide/*_cnf_*'")
-    parser.add_argument("--limit", type=int, help="do at most so many cases")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--list", action="store_true", help="show the cases and what is done of them")
-    parser.add_argument("--table", action="store_true", help="show the table of what is done")
-    arguments = parser.parse_args()
-    study = KernelStudy(arguments.folder / arguments.effort, arguments.effort, arguments.device)
-    rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(shown(row), arguments.only)][: arguments.limit]
-    if arguments.list:
-        print("\n".join(f"{'done' if study.result(*row).is_file() else '    '} {shown(row)}" for row in rows))
-        return
-    for row in [] if arguments.table else rows:
-        if not study.result(*row).is_file():
-            print(f"{time.strftime('%H:%M:%S')} {shown(row)}", flush=True)
-            study.run(*row)
-    report(study, rows)
+    study_command(__doc__, KernelStudy, all_rows, report)
 
 
-def report(study: Study, rows: list[Row]) -> None:
-    """Write and print the tables and the figure of what there is."""
-    found = [json.loads(path.read_text()) for row in rows if (path := study.result(*row)).is_file()]
+def report(study: Study, seeds: list[int], *, quiet: bool = False) -> None:
+    """Write, and print, the tables and the figure of what there is."""
+    found = [json.loads(path.read_text()) for row in all_rows(seeds) if (path := study.result(*row)).is_file()]
     if not found:
         print("nothing is done yet")
         return
@@ -150,7 +121,8 @@ def report(study: Study, rows: list[Row]) -> None:
     (study.folder / "kernels.md").write_text("\n\n".join(texts) + "\n")
     (study.folder / "kernels.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
     draw(found, study.folder)
-    print("\n\n".join(texts))
+    if not quiet:
+        print("\n\n".join(texts))
 
 
 def table(system: str, rows: list[dict[str, Any]]) -> str:

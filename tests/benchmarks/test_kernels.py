@@ -43,9 +43,7 @@ def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_
 
 def test_cases_of_both_studies_share_their_folders(kernels):
     import data_efficiency
+    from study_command import shown
 
-    def place(row):
-        return f"{row[0].folder}/{kernels.variant_name(*row)}"
-
-    own = {place(row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
-    assert own <= {place(row) for row in data_efficiency.all_rows([0])}
+    own = {shown(row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
+    assert own <= {shown(row) for row in data_efficiency.all_rows([0])}
