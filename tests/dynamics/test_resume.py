@@ -107,7 +107,14 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(prior_file
     assert left_behind == {path.name for path in whole.iterdir()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def number(request):
+    """A signal that is not ignored: shells start what runs in the background with SIGINT ignored."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
     prior_file, dataset_file, tmp_path, number, monkeypatch
 ):
