@@ -13,7 +13,7 @@ import numpy as np
 from judgement import ONE_BASIN, judged
 from systems import CHIGNOLIN
 
-from ase_cg import analyze, map_trajectory, simulate
+from ase_cg import analyze, simulate
 
 FOLDED, UNFOLDED = 2.0, 5.0  # Å of RMSD from the experimental structure
 
@@ -52,18 +52,8 @@ def starts(folder: Path, reference: Path) -> list[Path]:
     found = []
     for name, chosen in ((f"{ONE_BASIN}_folded", rmsd < FOLDED), ("unfolded", rmsd > UNFOLDED)):
         output = folder / f"{name}.h5"
-        if not output.is_file():
-            np.save(output.with_suffix(".npy"), x[chosen])
-            map_trajectory(
-                output.with_suffix(".npy"),
-                output,
-                topology=CHIGNOLIN.topology,
-                resolution=CHIGNOLIN.resolution,
-                temperature=CHIGNOLIN.temperature,
-                length_unit="Å",
-                quiet=True,
-            )
-        found.append(output)
+        np.save(output.with_suffix(".npy"), x[chosen])
+        found.append(CHIGNOLIN.map_beads(output, output.with_suffix(".npy"), []))
     return found
 
 

@@ -51,7 +51,7 @@ class System:
         """Map the published arrays, as a user would."""
         if self.mapped is not None:
             return self.mapped
-        return self._mapped(folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces])
+        return self.map_beads(folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces])
 
     def one_basin(self, folder: Path) -> Path:
         """Make the dataset of the frames in one basin, from which half of the replicas start."""
@@ -59,9 +59,10 @@ class System:
         if not found.is_file():
             x = np.load(self.folder / self.coordinates)
             np.save(folder / "one_basin.npy", x[self.in_starting_basin(x, self.dataset(folder))])
-        return self._mapped(found, folder / "one_basin.npy", [])
+        return self.map_beads(found, folder / "one_basin.npy", [])
 
-    def _mapped(self, output: Path, coordinates: Path, forces: list[Path]) -> Path:
+    def map_beads(self, output: Path, coordinates: Path, forces: list[Path]) -> Path:
+        """Map arrays of the beads, unless it is done."""
         if output.is_file():
             return output
         output.parent.mkdir(parents=True, exist_ok=True)
