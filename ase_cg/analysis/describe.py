@@ -140,9 +140,6 @@ def _describe_training(folder: Path) -> dict[str, Any]:
     flow = folder / "flow" / "training.json"
     if flow.is_file():
         common["flow"] = _describe_flow(flow.parent, read_record(flow))
-    over_range = isinstance(levels, dict)
-    if over_range and len(training["seeds"] or ()) > 1:  # a network for each seed
-        levels = [levels["evaluate_at"]]
     if not isinstance(levels, list):
         return {"kind": "training", **_progress(folder), **common}
     seeds = training["seeds"] or [training["seed"]]

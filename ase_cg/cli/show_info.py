@@ -88,16 +88,9 @@ def _show_model(out: "Console", described: Mapping[str, Any]) -> None:
     _line(out, f"  trained on molecules of {molecules}")
     if described["sharpened_priors"]:
         names = ", ".join(described["sharpened_priors"])
-        _line(out, f"  sharpened priors: {names}; trained with noise of {_noise(card)}, simulated clean")
+        _line(out, f"  sharpened priors: {names}; trained with noise of {card['noise_std']:g} Å, simulated clean")
     for name, value in card["provenance"].get("metrics", {}).items():
         _line(out, f"  {name}: {value:.6g}")
-
-
-def _noise(card: Mapping[str, Any]) -> str:
-    given = card["provenance"].get("recipe", {}).get("noise_std")
-    if isinstance(given, dict):
-        return f"{given['from']:g} to {given['to']:g} Å, evaluated at {card['noise_std']:g} Å"
-    return f"{card['noise_std']:g} Å"
 
 
 def _show_training(out: "Console", described: Mapping[str, Any]) -> None:

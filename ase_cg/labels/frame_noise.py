@@ -16,7 +16,7 @@ LOW = 0xFFFFFFFF
 
 
 class FrameNoise:
-    """Standard normal and uniform numbers for each frame of a batch, drawn on the device that the frames are on.
+    """Standard normal numbers for each frame of a batch, drawn on the device that the frames are on.
 
     They are a function of the key, the frame's number, and how many were drawn before; nothing else.
 
@@ -46,12 +46,6 @@ class FrameNoise:
         angle = (bits & LOW).double() * (2 * math.pi * 2.0**-32)
         values = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :per_frame]
         return values.reshape(like.shape).to(like.dtype)
-
-    def uniform(self) -> Tensor:
-        """Draw a number between 0 and 1 for each frame, shape (B,), in double precision."""
-        self._drawn += 1
-        bits = _mixed(self._streams + _signed(self._drawn * GAMMA & (1 << 64) - 1))
-        return (_shifted(bits, 11).double() + 0.5) * 2.0**-53
 
 
 def _mixed(bits: Tensor) -> Tensor:

@@ -1,13 +1,11 @@
 """What every part of the energy is: a term that gives each bead a share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ase_cg.data.graph import BeadGraph
-from ase_cg.errors import InputError
 
 
 class EnergyTerm(nn.Module, ABC):
@@ -31,14 +29,12 @@ def sum_over_molecules(per_bead: Tensor, graph: BeadGraph) -> Tensor:
     return per_bead.new_zeros(graph.n_molecules).index_add(0, graph.molecule, per_bead)
 
 
-def energy_and_forces(
-    term: Callable[[BeadGraph], Tensor], graph: BeadGraph, *, training: bool = False
-) -> tuple[Tensor, Tensor]:
+def energy_and_forces(term: nn.Module, graph: BeadGraph, *, training: bool = False) -> tuple[Tensor, Tensor]:
     """Differentiate a term once.
 
     Parameters
     ----------
-    term : EnergyTerm or callable
+    term : Module
         Maps a graph to energies of shape (n_molecules,).
     graph : BeadGraph
     training : bool
@@ -76,33 +72,3 @@ class Backbone(EnergyTerm):
         super().__init__()
         self.cutoff = float(cutoff)
         self.hyper_parameters = hyper_parameters
-
-    @property
-    def embedding_layer(self) -> nn.Module:
-        """Layer that gives each bead its first features, shape (n, F), by its type alone.
-
-        By default the attribute ``embedding``, an :class:`torch.nn.Embedding`. A backbone that begins in another way
-        overrides this, :meth:`type_features` and :meth:`set_type_features`, or cannot be trained over a range of noise.
-
-        Raises
-        ------
-        InputError
-            If there is none.
-        """
-        layer = getattr(self, "embedding", None)
-        if not isinstance(layer, nn.Embedding):
-            raise InputError(
-                f"the backbone {type(self).__name__} has no embedding of bead types, which a range of noise needs; "
-                "give one noise_std"
-            )
-        return layer
-
-    def type_features(self) -> Tensor:
-        """Return the first features of each bead type, shape (n_types, F)."""
-        weight: Tensor = self.embedding_layer.weight  # type: ignore[assignment]
-        return weight
-
-    def set_type_features(self, features: Tensor) -> None:
-        """Replace the first features of each bead type by others, shape (n_types, F)."""
-        with torch.no_grad():
-            self.type_features().copy_(features)

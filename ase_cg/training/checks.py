@@ -17,35 +17,32 @@ SIGNIFICANT = 5.0  # standard errors
 TOLERANCE = 0.1  # of the virial ratio; what training would hardly feel
 
 
-def warn_of_suspicious_data(data: TrainingData, noise: tuple[float, float] | None) -> None:
+def warn_of_suspicious_data(data: TrainingData, noise_std: float | None) -> None:
     """Warn of noise in the wrong unit, and of forces that rigid bonds have biased.
 
     Parameters
     ----------
     data : TrainingData
-    noise : tuple of float, optional
-        The least and the most there is, in Å.
+    noise_std : float, optional
+        In Å.
     """
     for molecule in data.molecules:
-        for message in (*_about_noise(data.path, molecule, noise), *_about_forces(data, molecule)):
+        for message in (*_about_noise(data.path, molecule, noise_std), *_about_forces(data, molecule)):
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def warn_of_noise(path: Path, molecule: MoleculeData, noise_std: float, name: str) -> None:
     """Warn of noise, in Å, of a recipe's key `name` that is in the wrong unit, or too wide for a molecule."""
-    for message in _about_noise(path, molecule, (noise_std, noise_std), name):
+    for message in _about_noise(path, molecule, noise_std, name):
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _about_noise(
-    path: Path, molecule: MoleculeData, noise: tuple[float, float] | None, name: str = "noise_std"
-) -> Iterator[str]:
-    if noise is None or molecule.topology.n_beads < 2:
+def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None, name: str = "noise_std") -> Iterator[str]:
+    if noise_std is None or molecule.topology.n_beads < 2:
         return
-    least, most = noise
-    if least < SMALLEST_NOISE:
+    if noise_std < SMALLEST_NOISE:
         yield (
-            f"{name} is {least:g} Å, below {SMALLEST_NOISE} Å: labels would be almost nothing but noise, or "
+            f"{name} is {noise_std:g} Å, below {SMALLEST_NOISE} Å: labels would be almost nothing but noise, or "
             "forces alone; is it in Å?"
         )
     n_beads = molecule.topology.n_beads
@@ -56,9 +53,9 @@ def _about_noise(
     shortest = min(
         float(np.linalg.norm(x[:, i] - x[:, j], axis=-1).min()) for x in np.array_split(positions, 20) if len(x)
     )
-    if most > shortest / 2:
+    if noise_std > shortest / 2:
         yield (
-            f"{name} is {most:g} Å, more than half the shortest distance of two beads of molecule "
+            f"{name} is {noise_std:g} Å, more than half the shortest distance of two beads of molecule "
             f"{molecule.name!r}, {shortest:.3g} Å: noise would push them through each other; is it a standard "
             "deviation in Å?"
         )

@@ -15,7 +15,6 @@ from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.splits import Split, split_by_blocks, spread_frames, subset_frames
 from ase_cg.errors import InputError
 from ase_cg.labels import label_source
-from ase_cg.models.priors.noised_priors import NoisedPriors
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.frames import Batch
 from ase_cg.training.recipe import Recipe
@@ -56,25 +55,7 @@ class MoleculeData(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """What training needs of a dataset; of several molecules, all at one temperature and resolution.
-
-    Attributes
-    ----------
-    path : Path
-    molecules : tuple of MoleculeData
-    temperature : float
-        In K.
-    resolution : str, tuple of str, or dict
-    vocabulary : tuple of str
-    priors : PriorSet
-        Of simulation.
-    training_priors : PriorSet or None
-        Where they differ.
-    hash : str
-        Of the dataset.
-    noised_priors : NoisedPriors or None
-        Where the network is trained with a range of noise.
-    """
+    """What training needs of a dataset; of several molecules, all at one temperature and resolution."""
 
     path: Path
     molecules: tuple[MoleculeData, ...]
@@ -84,7 +65,6 @@ class TrainingData(NamedTuple):
     priors: PriorSet
     training_priors: PriorSet | None
     hash: str
-    noised_priors: NoisedPriors | None = None
 
     @property
     def topologies(self) -> tuple[BeadTopology, ...]:
@@ -156,9 +136,6 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
             )
 
         noised = fitted(noise_std) if noise_std else None
-        over_range = None
-        if recipe.noise_range is not None and noised is not None:
-            over_range = NoisedPriors.fit(recipe.noise_range.bounds, {recipe.noise_range.level: noised}, fitted)
         sharpened = recipe.sharpened_names if noised is not None else ()
         return TrainingData(
             path=path,
@@ -169,7 +146,6 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
             priors=fitted(0.0) if noised is None else noised.replaced(fitted(0.0), sharpened),
             training_priors=noised if sharpened else None,
             hash=dataset.hash(),
-            noised_priors=over_range,
         )
 
 

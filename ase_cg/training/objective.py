@@ -11,14 +11,11 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, concatenate, topology_graph
 from ase_cg.labels.base import LabelSource
 from ase_cg.labels.frame_noise import FrameNoise
-from ase_cg.labels.noise_range import RangeLabels
 from ase_cg.models.base import Backbone, energy_and_forces
-from ase_cg.models.noise_conditioned import NoiseConditioned
-from ase_cg.models.priors.noised_priors import NoisedPriors
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.averages import WeightedAverage
 from ase_cg.training.distributed import process_count
-from ase_cg.training.frames import Batch, Part
+from ase_cg.training.frames import Batch
 from ase_cg.training.schedule import schedules
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import KCAL_PER_MOL
@@ -43,25 +40,6 @@ class Evaluated(NamedTuple):
     squares: Tensor
     label_squares: Tensor
     components: Tensor
-
-
-class Labelled(NamedTuple):
-    """Frames of one molecule with noise and labels, each of shape (B, N, 3) unless said otherwise.
-
-    Attributes
-    ----------
-    positions, forces : Tensor
-        y in Å and f in eV/Å.
-    scale : Tensor of shape (B,), or None
-        What squares of a frame's forces are multiplied by; by default 1.
-    noise_std : Tensor of shape (B,), or None
-        Where each frame has noise of its own.
-    """
-
-    positions: Tensor
-    forces: Tensor
-    scale: Tensor | None = None
-    noise_std: Tensor | None = None
 
 
 class ForceMatching(lightning.LightningModule):
@@ -94,9 +72,9 @@ class ForceMatching(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone | NoiseConditioned,
-        priors: PriorSet | NoisedPriors,
-        labels: Sequence[LabelSource | RangeLabels],
+        backbone: Backbone,
+        priors: PriorSet,
+        labels: Sequence[LabelSource],
         topologies: Sequence[BeadTopology],
         vocabulary: tuple[str, ...],
         settings: TrainingSection,
@@ -132,33 +110,23 @@ class ForceMatching(lightning.LightningModule):
         training : bool
             Keep what the gradient of the loss needs.
         """
-        graphs, found, weights = [], [], []
+        graphs, targets, weights = [], [], []
         for part in batch.parts:
             noise = FrameNoise((self._seed, *key, part.molecule), part.draws)
-            labelled = self.labelled(part, noise)
-            graphs.append(self._graph(part.molecule, labelled.positions))
-            found.append(labelled)
-            weights.append(part.weights.repeat_interleave(labelled.positions.shape[1])[:, None])
+            y, target = self.labels[part.molecule](part.coordinates, part.forces, noise)
+            graphs.append(self._graph(part.molecule, y))
+            targets.append(target.reshape(-1, 3))
+            weights.append(part.weights.repeat_interleave(y.shape[1])[:, None])
         graph = graphs[0] if len(graphs) == 1 else concatenate(graphs)
-        target, weight = torch.cat([labelled.forces.reshape(-1, 3) for labelled in found]), torch.cat(weights)
-        residual = self.forces(graph, found, training=training) - target
-        scaled = weight * _scale(found)
-        return Evaluated(
-            squares=(scaled * residual * residual).sum() / KCAL_PER_MOL**2,
-            label_squares=(scaled * target * target).sum() / KCAL_PER_MOL**2,
-            components=3 * weight.sum(),
-        )
-
-    def labelled(self, part: Part, noise: FrameNoise) -> Labelled:
-        """Return frames of one molecule with noise and labels."""
-        return Labelled(*self.labels[part.molecule](part.coordinates, part.forces, noise))
-
-    def forces(self, graph: BeadGraph, found: Sequence[Labelled], *, training: bool) -> Tensor:
-        """Return the forces in eV/Å of priors and network on the labelled frames, joined in a graph of n beads."""
-        del found
         _, prior = energy_and_forces(self.priors, graph)
         _, network = energy_and_forces(self.backbone, graph, training=training)
-        return network + prior
+        target, weight = torch.cat(targets), torch.cat(weights)
+        residual = network + prior - target
+        return Evaluated(
+            squares=(weight * residual * residual).sum() / KCAL_PER_MOL**2,
+            label_squares=(weight * target * target).sum() / KCAL_PER_MOL**2,
+            components=3 * weight.sum(),
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Evaluate a batch with fresh noise in every epoch."""
@@ -194,11 +162,3 @@ class ForceMatching(lightning.LightningModule):
             self.backbone.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         return [optimizer], schedules(optimizer, settings, int(self.trainer.estimated_stepping_batches))
-
-
-def _scale(found: Sequence[Labelled]) -> Tensor | float:
-    """Return what squares of the forces on each bead are multiplied by, shape (n, 1)."""
-    scales = [
-        labelled.scale.repeat_interleave(labelled.forces.shape[1]) for labelled in found if labelled.scale is not None
-    ]
-    return torch.cat(scales)[:, None] if scales else 1.0

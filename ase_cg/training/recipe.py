@@ -1,5 +1,6 @@
 """Recipes: YAML files, validated, that say everything about a model from its data to its analysis."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,13 +13,31 @@ from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
 from ase_cg.training.kernel_settings import KernelSection
-from ase_cg.training.noise_settings import NoiseRange, NoiseStd, one_or_several
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import whole_ratio
 
 
+def _one_or_several(value: Any, meaning: str) -> float | list[float] | None:
+    if value is None:
+        return None
+    try:
+        numbers = [float(number) for number in (value if isinstance(value, list) else [value])]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(number > 0 and math.isfinite(number) for number in numbers):
+        raise ValueError(f"it must be a positive {meaning}, or a list of them")
+    return numbers if isinstance(value, list) else numbers[0]
+
+
+def _noise_std(value: Any) -> float | list[float] | None:
+    levels = _one_or_several(value, "standard deviation in Å")
+    if isinstance(levels, list) and len(set(levels)) < len(levels):
+        raise ValueError("each noise_std is listed once")
+    return levels
+
+
 def _temperature(value: Any) -> float | list[float] | None:
-    return one_or_several(value, "temperature in K")
+    return _one_or_several(value, "temperature in K")
 
 
 def _named(value: Any) -> Any:
@@ -31,6 +50,7 @@ def _prior(spec: Any) -> Any:
 
 
 FLOW_LABELS = ("flow", "flow_and_forces")
+NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
 
@@ -187,30 +207,14 @@ class Recipe(Section):
         return tuple(self.sharpened_priors or ())
 
     @property
-    def noise_range(self) -> NoiseRange | None:
-        """The range of noise that one network is trained with; None where it is one level, or there is none."""
-        return self.noise_std if isinstance(self.noise_std, NoiseRange) else None
-
-    @property
     def noise_levels(self) -> tuple[float | None, ...]:
-        """The noise in Å that each model is evaluated at; but for a range, what its network is trained with."""
-        if isinstance(self.noise_std, NoiseRange):
-            return (self.noise_std.level,)
+        """Each `noise_std` that networks are trained with, in Å; None where there is no noise."""
         return tuple(self.noise_std) if isinstance(self.noise_std, list) else (self.noise_std,)
-
-    @property
-    def noise_bounds(self) -> tuple[float, float] | None:
-        """The least and the most noise in Å that a network of one level, or of a range, is trained with."""
-        if self.noise_range is not None:
-            return self.noise_range.bounds
-        level = self.noise_levels[0]
-        return None if level is None else (level, level)
 
     def only(self, noise_std: float | None, seed: int) -> Self:
         """Return the recipe of one of the networks that this one trains."""
         training = self.training.model_copy(update={"seeds": [seed] if self.training.seeds else None})
-        noise = {} if self.noise_range else {"noise_std": noise_std}
-        return self.model_copy(update={**noise, "training": training})
+        return self.model_copy(update={"noise_std": noise_std, "training": training})
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:

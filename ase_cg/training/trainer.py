@@ -10,19 +10,16 @@ from ase_cg.devices import find_device
 from ase_cg.errors import InputError
 from ase_cg.labels import label_source
 from ase_cg.labels.base import LabelSource
-from ase_cg.labels.noise_range import RangeLabels
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.models.noise_conditioned import NoiseConditioned
 from ase_cg.training.checks import warn_of_suspicious_data
-from ase_cg.training.data import MoleculeData, TrainingData, as_tensor, kept_frames, read_training_data
+from ase_cg.training.data import TrainingData, as_tensor, kept_frames, read_training_data
 from ase_cg.training.distributed import on_first_process, training_together
 from ase_cg.training.fit import Place, fit
 from ase_cg.training.flow_labels import labelled_by_flow
 from ase_cg.training.objective import ForceMatching
 from ase_cg.training.provenance import provenance
-from ase_cg.training.range_objective import RangeForceMatching
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.session import Session, prepare_folder
 from ase_cg.training.table import Row, best_row, network_name, write_table
@@ -91,9 +88,7 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
             # The priors differ between noise levels, and nothing between seeds.
             data = read_training_data(only, path) if data is None else data
             if not rows:
-                several = recipe
-                if recipe.noise_range is None:
-                    several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
+                several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
                 identity = {"dataset": data.hash, "recipe": _dumped(several)}
                 prepare_folder(folder, identity, MODEL_NAME, session)
             name = network_name(noise_std, seed)
@@ -113,24 +108,26 @@ def _train_one(
     recipe: Recipe, data: TrainingData, folder: Path, session: Session, *, labels_in: Path | None = None
 ) -> Path:
     """Train one network; flows and their labels are in its folder, or in that of several networks."""
-    seed = recipe.training.network_seeds[0]
+    noise_std, seed = recipe.noise_levels[0], recipe.training.network_seeds[0]
     flow = recipe.flow_kernel
-    labels = _labels(recipe, data) if flow is None else []
-    network = make_network(recipe, len(data.vocabulary))
+    labels = _labels(recipe.labels, data, noise_std) if flow is None else []
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
     simulation = _simulation(recipe, data)
     identity = {"dataset": data.hash, "recipe": _dumped(recipe)}
     if flow is not None and flow.lag is not None and recipe.data.frame_interval is not None:
         identity["frame_interval"] = recipe.data.frame_interval  # which frames the lag reaches back to
     if prepare_folder(folder, identity, MODEL_NAME, session):
         return folder / MODEL_NAME
-    on_first_process(lambda: warn_of_suspicious_data(data, recipe.noise_bounds))
+    on_first_process(lambda: warn_of_suspicious_data(data, noise_std))
     fitted, made = data, None
     if flow is not None:
         fitted, made = labelled_by_flow(recipe, flow, data, labels_in or folder, session)
-        labels = _labels(recipe, fitted)
-    objective = (ForceMatching if data.noised_priors is None else RangeForceMatching)(
-        network,
-        data.noised_priors or data.training_priors or data.priors,
+        labels = _labels(recipe.labels, fitted, noise_std)
+    objective = ForceMatching(
+        backbone,
+        data.training_priors or data.priors,
         labels,
         data.topologies,
         data.vocabulary,
@@ -148,64 +145,37 @@ def _train_one(
         quiet=session.quiet,
     )
     origin = provenance(recipe, data, metrics) | ({} if made is None else {"flow": made})
-    model = make_model(network.cpu(), recipe, data, origin)
+    model = _model(backbone.cpu(), recipe, data, origin)
     on_first_process(lambda: model.save(folder / MODEL_NAME, overwrite=True))
     return folder / MODEL_NAME
 
 
-def make_network(recipe: Recipe, n_types: int) -> Backbone | NoiseConditioned:
-    """Make the network of a recipe for one seed, with fresh weights.
-
-    Raises
-    ------
-    InputError
-        If the backbone or a hyper-parameter is not known, or it cannot be trained with a range of noise.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(recipe.training.network_seeds[0])
-        backbone = make_backbone(recipe.backbone.name, n_types, recipe.backbone.hyper_parameters)
-        noise = recipe.noise_range
-        return backbone if noise is None else NoiseConditioned(backbone, n_types, noise.bounds)
+def _labels(name: str, data: TrainingData, noise_std: float | None) -> list[LabelSource]:
+    return [
+        label_source(name).fit(
+            as_tensor(molecule.label_forces),
+            kT=thermal_energy(data.temperature),
+            noise_std=noise_std,
+            weights=as_tensor(molecule.label_weights),
+        )
+        for molecule in data.molecules
+    ]
 
 
-def _labels(recipe: Recipe, data: TrainingData) -> list[LabelSource | RangeLabels]:
-    return [_label_source(recipe, molecule, thermal_energy(data.temperature)) for molecule in data.molecules]
-
-
-def _label_source(recipe: Recipe, molecule: MoleculeData, kT: float) -> LabelSource | RangeLabels:
-    forces, weights = as_tensor(molecule.label_forces), as_tensor(molecule.label_weights)
-    if recipe.noise_range is not None:
-        return RangeLabels.fit(recipe.labels, forces, kT=kT, bounds=recipe.noise_range.bounds, weights=weights)
-    return label_source(recipe.labels).fit(forces, kT=kT, noise_std=recipe.noise_levels[0], weights=weights)
-
-
-def make_model(
-    network: Backbone | NoiseConditioned, recipe: Recipe, data: TrainingData, origin: dict[str, Any]
-) -> CGModel:
-    """Make the model of a network of a recipe; one that knows the noise is taken at the recipe's level.
-
-    Parameters
-    ----------
-    network : Backbone or NoiseConditioned
-    recipe : Recipe
-    data : TrainingData
-    origin : dict
-        The provenance of its card.
-    """
-    level = recipe.noise_levels[0] or 0.0
+def _model(backbone: Backbone, recipe: Recipe, data: TrainingData, origin: dict[str, Any]) -> CGModel:
     card = ModelCard(
         temperature=data.temperature,
         resolution=data.resolution,
         topologies=data.topologies,
         labels=recipe.labels,
-        noise_std=level,
+        noise_std=recipe.noise_levels[0] or 0.0,
         provenance=origin,
     )
     return CGModel(
         data.vocabulary,
         data.priors,
         card,
-        backbone=network.at(level) if isinstance(network, NoiseConditioned) else network,
+        backbone=backbone,
         backbone_name=recipe.backbone.name,
         training_priors=data.training_priors,
         frames=kept_frames(data),
@@ -219,7 +189,7 @@ def _simulation(recipe: Recipe, data: TrainingData) -> ValidationSimulation | No
     return ValidationSimulation(
         settings,
         read_references(data, settings),
-        lambda network: make_model(network, recipe, data, {}),
+        lambda backbone: _model(backbone, recipe, data, {}),
         recipe.training.device,
     )
 

@@ -12,7 +12,6 @@ from ase_cg.data.splits import drawn_by_weight, spread_frames
 from ase_cg.errors import InputError, SimulationError, StartError
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel
-from ase_cg.models.noise_conditioned import NoiseConditioned
 from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import on_first_process
 from ase_cg.training.simulation_distances import Frames, Reference, distances, features
@@ -78,7 +77,7 @@ class ValidationSimulation(lightning.Callback):
         self,
         settings: ValidationSimulationSection,
         references: tuple[Reference, ...],
-        make_model: Callable[[Backbone | NoiseConditioned], CGModel],
+        make_model: Callable[[Backbone], CGModel],
         device: str,
     ) -> None:
         self._settings, self._references = settings, references
@@ -105,7 +104,7 @@ class ValidationSimulation(lightning.Callback):
         """Take up the distances of the last simulation."""
         self._distances = dict(state_dict)
 
-    def measure(self, backbone: Backbone | NoiseConditioned) -> dict[str, float]:
+    def measure(self, backbone: Backbone) -> dict[str, float]:
         """Simulate and return the distances; all infinite if positions or forces explode."""
         model = self._make_model(backbone)
         found = []

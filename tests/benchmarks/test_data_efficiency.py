@@ -75,14 +75,3 @@ def test_a_perfect_network_with_sharpened_priors_has_the_clean_bonds_and_angles(
         # Angles are not what sharpened bonds mend.
         assert bonds["bonds"] < 0.1 * noised["bonds"]
         assert bonds["angles"] > 0.8 * noised["angles"]
-
-
-def test_evaluations_of_one_network_share_its_folder_and_nothing_else(script, tmp_path):
-    conditioned = script("conditioned")
-    study = conditioned.RangeStudy(tmp_path, "smoke")
-    rows = conditioned.all_rows([0, 1])
-    results = [study.result(*row) for row in rows]
-    assert len(set(results)) == len(rows)
-    ranges = [case for case, _ in rows if isinstance(case, conditioned.RangeCase)]
-    assert len({case.folder.parent for case in ranges}) == 4
-    assert all(case.lowest <= case.noise_std <= case.highest for case in ranges)

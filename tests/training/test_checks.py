@@ -28,13 +28,13 @@ def _training_data(path, x, f, kelvin, labels="atomistic", weights=None):
     recipe = Recipe.model_validate(
         {"name": "x", "data": {"dataset": str(path)}, "labels": labels, "priors": ["bonds"], **noise}
     )
-    return read_training_data(recipe, path), recipe.noise_bounds
+    return read_training_data(recipe, path), recipe.noise_levels[0]
 
 
-def _warnings(data, noise) -> list[str]:
+def _warnings(data, noise_std) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_suspicious_data(data, noise)
+        warn_of_suspicious_data(data, noise_std)
     return [str(warning.message) for warning in caught]
 
 

@@ -1,8 +1,7 @@
 """MACE for beads: mace-torch's network of higher body order, with beads in place of atoms."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -121,23 +120,6 @@ class MACE(Backbone):
         for name, buffer in self.network.named_buffers():
             buffer.copy_(self._constants[name])
         return self
-
-    @property
-    def embedding_layer(self) -> nn.Module:
-        """Layer that makes scalar features of types; see :attr:`ase_cg.models.base.Backbone.embedding_layer`."""
-        return cast(nn.Module, self.network.node_embedding)
-
-    def type_features(self) -> Tensor:
-        """Return the first features of each bead type, shape (n_types, F)."""
-        weight = cast(Tensor, cast(Any, self.embedding_layer).linear.weight)
-        # e3nn divides a sum by the square root of the number of its terms.
-        return weight.view(self.n_types, -1) / math.sqrt(self.n_types)
-
-    def set_type_features(self, features: Tensor) -> None:
-        """Replace the first features of each bead type by others, shape (n_types, F)."""
-        with torch.no_grad():
-            weight = cast(Tensor, cast(Any, self.embedding_layer).linear.weight)
-            weight.copy_((features * math.sqrt(self.n_types)).reshape(-1))
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy of each bead in eV, shape (n,)."""
