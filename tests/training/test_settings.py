@@ -259,7 +259,13 @@ def test_subsets_are_what_they_say_and_very_many_runs_become_a_hash():
             {"training": {"validation_simulation": {"every": 5}, "select": "simulation", "patience": 4}},
             "give a longer 'patience'",
         ),
+        (
+            {"training": {"validation_simulation": {"friction": "-1 /ps"}}},
+            "validation_simulation.friction cannot be '-1 /ps': it must be finite and not negative",
+        ),
         ({"training": {"seeds": [1, 1]}}, "each seed is listed once"),
+        ({"training": {"seeds": [2**64]}}, "training.seeds.0 cannot be 18446744073709551616"),
+        ({"training": {"seed": 2**64}}, "training.seed cannot be"),
         ({"training": {"seeds": []}}, "training.seeds"),
         ({"training": {"fraction": 0.0}}, "training.fraction cannot be 0.0"),
         ({"training": {"subset": "stride"}}, "did you mean 'strided'"),
