@@ -165,6 +165,30 @@ def test_several_seeds_and_noise_levels_are_trained_compared_and_kept(dataset_fi
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("labels", ["noise", "forces_and_noise"])
+def test_networks_of_several_seeds_are_compared_with_the_same_noise(labels, dataset_file):
+    recipe = _recipe(dataset_file, labels=labels, noise_std=0.1, training={"seeds": [3, 1], "seed": 5})
+    data = read_training_data(recipe, dataset_file)
+    network = trainer.make_network(recipe, len(data.vocabulary))
+    found: dict[str, set[float]] = {"train": set(), "validation": set(), "test": set()}
+    for seed in recipe.training.network_seeds:
+        objective = trainer.ForceMatching(
+            network,
+            data.training_priors,
+            trainer._labels(recipe, data),
+            data.topologies,
+            data.vocabulary,
+            recipe.training,
+            seed,
+        )
+        (batch,) = data.loader("validation", recipe.training.model_copy(update={"batch_size": 1000}), seed)
+        steps = {"train": objective.training_step, "validation": objective.validation_step, "test": objective.test_step}
+        for name, step in steps.items():
+            step(batch, 1)
+            found[name].add(float(objective.averages[f"{name}_loss"].compute()))
+    assert {part: len(losses) for part, losses in found.items()} == {"train": 2, "validation": 1, "test": 1}
+
+
 def test_info_shows_the_progress_of_each_network_and_the_choice(dataset_file, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "t"
     recipe = _recipe(dataset_file, training={"epochs": 2, "seeds": [3, 1]})
