@@ -9,8 +9,10 @@ import torch
 from ase_cg.errors import InputError
 from ase_cg.files import read_record, write_record
 from ase_cg.training.distributed import Launch, on_first_process
+from ase_cg.training.table import TABLE_NAME, network_names
 
 RECORD = "training.json"
+CSV_FOLDER, TENSORBOARD_FOLDER = "csv", "tensorboard"
 FLOW_FOLDER = "flow"  # of the kernel that labels come from, and of the labels
 
 
@@ -39,10 +41,28 @@ def _prepare(folder: Path, identity: dict[str, Any], result: str, *, overwrite: 
         return (folder / result).is_file()
     if folder.exists() and any(folder.iterdir()) and not record.is_file():
         raise InputError(f"{folder} is not empty and holds no training; choose another folder")
-    (folder / result).unlink(missing_ok=True)
-    if (folder / FLOW_FOLDER / RECORD).is_file():
-        shutil.rmtree(folder / FLOW_FOLDER)
-    for checkpoint in (folder / "checkpoints").glob("*.ckpt"):
-        checkpoint.unlink()
+    _discard(folder, result)
     write_record(record, identity)
     return False
+
+
+def _discard(folder: Path, result: str) -> None:
+    """Delete what a training has written, and nothing else; its record is left to be replaced."""
+    for file in (result, f"{TABLE_NAME}.md", f"{TABLE_NAME}.json"):
+        (folder / file).unlink(missing_ok=True)
+    for checkpoint in (folder / "checkpoints").glob("*.ckpt"):
+        checkpoint.unlink()
+    for log in (CSV_FOLDER, TENSORBOARD_FOLDER):
+        for version in (folder / log).glob("version_*"):
+            shutil.rmtree(version)
+    for part in (FLOW_FOLDER, *_networks(folder)):
+        if (folder / part / RECORD).is_file():
+            shutil.rmtree(folder / part)
+
+
+def _networks(folder: Path) -> list[str]:
+    """Return the folders of the networks of a training, if there is one whose record can be read."""
+    try:
+        return network_names(read_record(folder / RECORD)["recipe"]) if (folder / RECORD).is_file() else []
+    except (InputError, KeyError, TypeError):
+        return []

@@ -189,6 +189,37 @@ def test_networks_of_several_seeds_are_compared_with_the_same_noise(labels, data
     assert {part: len(losses) for part, losses in found.items()} == {"train": 2, "validation": 1, "test": 1}
 
 
+def test_a_training_that_is_discarded_leaves_nothing_behind(dataset_file, tmp_path, monkeypatch):
+    """Neither its epochs nor its other networks; what is not a training's stays, and a stop and resume goes on."""
+    folder = tmp_path / "t"
+    train(_recipe(dataset_file, training={"seeds": [3, 1, 7]}), folder, quiet=True)
+    (folder / "notes.txt").write_text("precious")
+    recipe = _recipe(dataset_file, training={"epochs": 1, "seeds": [3, 1]})
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, folder, overwrite=True, quiet=True)
+    assert {path.name for path in folder.iterdir() if path.is_dir()} <= {"seed_3"}
+    train(recipe, folder, quiet=True)
+    described = describe(folder)
+    assert {name: network["epochs_done"] for name, network in described["networks"].items()} == {
+        "seed_3": 1,
+        "seed_1": 1,
+    }
+    # One network alone, in the place of several.
+    train(_recipe(dataset_file, training={"epochs": 2}), folder, overwrite=True, quiet=True)
+    assert describe(folder)["epochs_done"] == 2
+    assert not (folder / "trainings.json").exists()
+    assert not list(folder.glob("seed_*"))
+    train(_recipe(dataset_file, training={"epochs": 1}), folder, overwrite=True, quiet=True)
+    assert describe(folder)["epochs_done"] == 1
+    assert (folder / "notes.txt").read_text() == "precious"
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_info_shows_the_progress_of_each_network_and_the_choice(dataset_file, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "t"
     recipe = _recipe(dataset_file, training={"epochs": 2, "seeds": [3, 1]})
