@@ -133,8 +133,8 @@ def _chosen(best: ModelCheckpoint, settings: TrainingSection) -> dict[str, Any]:
 def _failure(settings: TrainingSection) -> str:
     if settings.select == "simulation":
         return (
-            "no validation simulation ended with finite positions; train longer, lower training.learning_rate, or take "
-            "stiffer priors"
+            "no validation simulation ended with finite positions; train longer, lower training.learning_rate, shorten "
+            "the time_step of validation_simulation, or take stiffer priors"
         )
     return (
         "training diverged: no epoch had a finite validation loss; lower training.learning_rate and train again with "

@@ -17,9 +17,9 @@ from ase_cg.models.noise_conditioned import NoiseConditioned
 from ase_cg.models.priors.noised_priors import NoisedPriors
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.averages import WeightedAverage
-from ase_cg.training.distributed import process_count
+from ase_cg.training.distributed import on_first_process, process_count
 from ase_cg.training.frames import Batch, Part
-from ase_cg.training.schedule import schedules
+from ase_cg.training.schedule import schedules, warn_of_warmup
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import KCAL_PER_MOL
 
@@ -193,7 +193,9 @@ class ForceMatching(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.backbone.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        return [optimizer], schedules(optimizer, settings, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        on_first_process(lambda: warn_of_warmup(settings, steps))
+        return [optimizer], schedules(optimizer, settings, steps)
 
 
 def _scale(found: Sequence[Labelled]) -> Tensor | float:

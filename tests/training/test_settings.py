@@ -107,6 +107,15 @@ def test_averaged_weights_are_what_is_validated_and_saved(dataset_file, tmp_path
     assert _metrics(plain)["validation_loss"] != _metrics(model)["validation_loss"]
 
 
+def test_a_warmup_longer_than_the_training_is_warned_of(dataset_file, tmp_path):
+    settings = {"epochs": 2, "warmup_steps": 12, "fraction": 0.5}  # 96 frames: 3 steps an epoch
+    with pytest.warns(UserWarning, match="warmup_steps is 12, and the whole training has 6 steps"):
+        train(_recipe(dataset_file, training=settings), tmp_path / "t", quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(_recipe(dataset_file, training=settings | {"warmup_steps": 5}), tmp_path / "short", quiet=True)
+
+
 def test_training_stops_when_patience_runs_out(dataset_file, tmp_path):
     # So small a rate that the loss no longer changes once it has fallen by rounding errors.
     settings = {"epochs": 60, "patience": 4, "learning_rate": 2e-2, "schedule": "constant"}
