@@ -1,13 +1,14 @@
 """What all networks of a call share, and the folders they are trained in."""
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ase_cg.errors import InputError
-from ase_cg.files import read_record, write_record
+from ase_cg.files import locked, read_record, write_record
 from ase_cg.training.distributed import Launch, on_first_process
 from ase_cg.training.table import TABLE_NAME, network_names
 
@@ -23,26 +24,38 @@ class Session(NamedTuple):
     launch: Launch | None
     overwrite: bool
     quiet: bool
+    held: ExitStack  # keeps folders from other processes until the call ends
 
 
 def prepare_folder(folder: Path, identity: dict[str, Any], result: str, session: Session) -> bool:
-    """Make the folder ready, or return True if the same training is already finished there."""
-    return on_first_process(lambda: _prepare(folder, identity, result, overwrite=session.overwrite))
+    """Make the folder ready, or return True if the same training is already finished there.
+
+    Raises
+    ------
+    InputError
+        If the folder holds something else, or another process trains there.
+    """
+    return on_first_process(lambda: _prepare(folder, identity, result, session))
 
 
-def _prepare(folder: Path, identity: dict[str, Any], result: str, *, overwrite: bool) -> bool:
+def _prepare(folder: Path, identity: dict[str, Any], result: str, session: Session) -> bool:
     record = folder / RECORD
-    if record.is_file() and not overwrite:
+    if not record.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no training; choose another folder")
+        write_record(record, identity)
+    elif not session.overwrite:
         if read_record(record) != identity:
             raise InputError(
                 f"{folder} holds a training with another recipe or dataset; choose another folder, or discard it with "
                 "--overwrite (overwrite=True)"
             )
-        return (folder / result).is_file()
-    if folder.exists() and any(folder.iterdir()) and not record.is_file():
-        raise InputError(f"{folder} is not empty and holds no training; choose another folder")
-    _discard(folder, result)
-    write_record(record, identity)
+        if (folder / result).is_file():
+            return True
+    session.held.enter_context(locked(folder / "training"))
+    if session.overwrite:
+        _discard(folder, result)
+        write_record(record, identity)
     return False
 
 
