@@ -119,8 +119,12 @@ def thermal_energy(temperature: float) -> float:
     Raises
     ------
     InputError
-        If the temperature is not positive.
+        If the temperature is missing or not positive.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise InputError(f"the temperature must be positive and in K, not {temperature}")
+    try:
+        valid = temperature > 0 and math.isfinite(temperature)
+    except TypeError:
+        valid = False
+    if not valid:
+        raise InputError(f"the temperature must be a number, positive and in K, not {temperature}")
     return float(ase_units.kB * temperature)

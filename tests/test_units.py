@@ -36,6 +36,12 @@ def test_a_temperature_must_be_positive(temperature):
         thermal_energy(temperature)
 
 
+@pytest.mark.parametrize("temperature", [None, "300"])
+def test_a_temperature_that_is_no_number_is_one_sentence(temperature):
+    with pytest.raises(InputError, match=f"must be a number, positive and in K, not {temperature}"):
+        thermal_energy(temperature)
+
+
 @given(st.floats(1e-6, 1e6), st.sampled_from(["fs", "ps", "ns"]))
 def test_a_quantity_is_number_times_unit(number, name):
     assert quantity(f"{number!r} {name}", "time") == pytest.approx(number * unit(name, "time"), rel=1e-12)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ase_cg.errors import InputError
 from ase_cg.files import read_record
-from ase_cg.training.table import TABLE_NAME, network_name
+from ase_cg.training.table import TABLE_NAME, network_names
 
 if TYPE_CHECKING:
     from ase_cg.models.model import CGModel
@@ -136,14 +136,12 @@ def _describe_training(folder: Path) -> dict[str, Any]:
     if "kernel" in record:
         return _describe_flow(folder, record)
     common = {"finished": (folder / "model.safetensors").is_file(), "loss_unit": "(kcal/mol/Å)²", **record}
-    levels, training = record["recipe"]["noise_std"], record["recipe"]["training"]
     flow = folder / "flow" / "training.json"
     if flow.is_file():
         common["flow"] = _describe_flow(flow.parent, read_record(flow))
-    if not isinstance(levels, list):
+    names = network_names(record["recipe"])
+    if not names:
         return {"kind": "training", **_progress(folder), **common}
-    seeds = training["seeds"] or [training["seed"]]
-    names = [network_name(level, seed) for level in levels for seed in seeds]
     networks = {name: _progress(folder / name) for name in names}
     # A table may be older than a training that has begun again: it counts with the model it chose.
     table = folder / f"{TABLE_NAME}.json"

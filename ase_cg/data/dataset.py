@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.weights import check_weights
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, file_hash
 from ase_cg.keys import (
@@ -102,8 +103,18 @@ class Molecule:
         return WEIGHTS.name in self._group
 
     def weights(self) -> NDArray[np.float64] | None:
-        """Return the weight of each frame, shape (F,), or None where all count the same."""
-        return np.asarray(self._group[WEIGHTS.name]) if self.has_weights else None
+        """Return the weight of each frame, shape (F,), or None where all count the same.
+
+        Raises
+        ------
+        InputError
+            If one is negative or no number.
+        """
+        if not self.has_weights:
+            return None
+        weights = np.asarray(self._group[WEIGHTS.name], dtype=float)
+        check_weights(weights, f"dataset {self._group.file.filename}, molecule {self.name!r}")
+        return weights
 
     def source_frames(self) -> NDArray[np.int64] | None:
         """Return the labelled dataset's frame that each frame was made from, shape (F,); None for other datasets."""

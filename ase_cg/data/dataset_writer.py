@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.guarded_file import GuardedFile
+from ase_cg.data.weights import check_weights
 from ase_cg.errors import InputError
 from ase_cg.files import written_whole
 from ase_cg.keys import (
@@ -80,14 +81,15 @@ class MoleculeWriter:
         Raises
         ------
         InputError
-            If a shape is wrong, forces or weights are missing or unexpected, or a value is not finite.
+            If a shape is wrong, forces or weights are missing or unexpected, a value is not finite, or a weight is
+            negative.
         """
         if (weights is None) != (self._weights is None):
             raise InputError("either all frames of a molecule have weights or none has")
         if weights is not None and self._weights is not None:
             if weights.shape != (len(coordinates),):
                 raise InputError(f"{weights.size} weights do not fit {len(coordinates)} frames")
-            self._weights.append(np.array(weights, dtype=float))
+            check_weights(np.asarray(weights, dtype=float), "weights", first=sum(self._lengths))
         given = [coordinates] if forces is None else [coordinates, forces]
         if len(given) != len(self._arrays):
             raise InputError("either all frames of a molecule have forces or none has")
@@ -102,6 +104,8 @@ class MoleculeWriter:
             stored = self._group[key.name]
             stored.resize(len(stored) + len(array), axis=0)
             stored[len(stored) - len(array) :] = array
+        if weights is not None and self._weights is not None:
+            self._weights.append(np.array(weights, dtype=float))
         self._lengths[-1] += len(coordinates)
         self._check()
 
@@ -111,13 +115,16 @@ class MoleculeWriter:
             self._lengths.append(0)
 
     def finish(self) -> None:
-        """Write the trajectory boundaries."""
+        """Write the trajectory boundaries, and the weights."""
         lengths = [n for n in self._lengths if n]
         if not lengths:
             raise InputError("a molecule without frames cannot be written")
         self._group.create_dataset(TRAJECTORY_LENGTHS.name, data=np.array(lengths, dtype=np.int64))
         if self._weights is not None:
-            self._group.create_dataset(WEIGHTS.name, data=np.concatenate(self._weights))
+            weights = np.concatenate(self._weights)
+            if not weights.sum() > 0:
+                raise InputError("no frame of the molecule has a weight above zero")
+            self._group.create_dataset(WEIGHTS.name, data=weights)
 
     def write_maps(
         self,

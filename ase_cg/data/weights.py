@@ -25,12 +25,25 @@ def read_weights(path: Path) -> NDArray[np.float64]:
     weights = np.atleast_1d(weights).astype(float)
     if weights.ndim != 1:
         raise InputError(f"{path} holds an array of shape {weights.shape}, not one weight for each frame")
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise InputError(f"{path}: the weight of frame {bad[0]} (counted from 0) is {weights[bad[0]]}; it must be ≥ 0")
+    check_weights(weights, str(path))
     if not weights.sum() > 0:
         raise InputError(f"{path} holds no weight above zero")
     return weights
+
+
+def check_weights(weights: NDArray[np.float64], where: str, *, first: int = 0) -> None:
+    """Check that weights, of frames from number `first` on, are numbers and not negative; `where` begins the message.
+
+    Raises
+    ------
+    InputError
+        If one is not.
+    """
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise InputError(
+            f"{where}: the weight of frame {first + bad[0]} (counted from 0) is {weights[bad[0]]}; it must be ≥ 0"
+        )
 
 
 def read_types(path: Path) -> NDArray[Any]:

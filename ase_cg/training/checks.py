@@ -46,9 +46,11 @@ def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None, na
             "forces alone; is it in Å?"
         )
     n_beads = molecule.topology.n_beads
-    frames = spread_frames(molecule.split.train, max(1, min(MAX_FRAMES, MAX_PAIRS // n_beads**2)))
     with Dataset.open(path) as dataset:
-        positions = dataset.molecules[molecule.name].coordinates(frames)
+        stored = dataset.molecules[molecule.name]
+        positions = stored.coordinates(
+            spread_frames(np.arange(stored.n_frames), max(1, min(MAX_FRAMES, MAX_PAIRS // n_beads**2)))
+        )
     i, j = np.triu_indices(n_beads, 1)
     shortest = min(
         float(np.linalg.norm(x[:, i] - x[:, j], axis=-1).min()) for x in np.array_split(positions, 20) if len(x)
@@ -66,12 +68,11 @@ def _about_forces(data: TrainingData, molecule: MoleculeData) -> Iterator[str]:
         return
     from ase_cg.analysis.diagnose import virial_ratio
 
-    frames = molecule.split.train
-    if molecule.weights is not None:
-        frames = frames[drawn_by_weight(molecule.weights[frames])]
-    read, again = np.unique(spread_frames(frames, MAX_FRAMES), return_inverse=True)
     with Dataset.open(data.path) as dataset:
         stored = dataset.molecules[molecule.name]
+        # All frames, not only those of a small training.fraction, which would not show a bias.
+        frames = np.arange(stored.n_frames) if molecule.weights is None else drawn_by_weight(molecule.weights)
+        read, again = np.unique(spread_frames(frames, MAX_FRAMES), return_inverse=True)
         positions, forces = stored.coordinates(read)[again], stored.forces(read)[again]
     ratio, error = virial_ratio(positions.astype(float), forces.astype(float), data.temperature)
     if abs(ratio - 1) > max(SIGNIFICANT * error, TOLERANCE):

@@ -26,6 +26,7 @@ from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import Launch, on_first_process, process_rank
 from ase_cg.training.flow_objective import FlowObjective
 from ase_cg.training.objective import ForceMatching
+from ase_cg.training.session import CSV_FOLDER, TENSORBOARD_FOLDER
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.training.validation_simulation import SIMULATION_METRICS, ValidationSimulation
 
@@ -132,8 +133,8 @@ def _chosen(best: ModelCheckpoint, settings: TrainingSection) -> dict[str, Any]:
 def _failure(settings: TrainingSection) -> str:
     if settings.select == "simulation":
         return (
-            "no validation simulation ended with finite positions; train longer, lower training.learning_rate, or take "
-            "stiffer priors"
+            "no validation simulation ended with finite positions; train longer, lower training.learning_rate, shorten "
+            "the time_step of validation_simulation, or take stiffer priors"
         )
     return (
         "training diverged: no epoch had a finite validation loss; lower training.learning_rate and train again with "
@@ -184,7 +185,7 @@ def _trainer(settings: TrainingSection, place: Place, callbacks: list[lightning.
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
-        logger=[CSVLogger(place.folder, "csv"), TensorBoardLogger(place.folder, "tensorboard")],
+        logger=[CSVLogger(place.folder, CSV_FOLDER), TensorBoardLogger(place.folder, TENSORBOARD_FOLDER)],
         inference_mode=False,
         enable_progress_bar=False,
         enable_model_summary=False,

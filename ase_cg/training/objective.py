@@ -14,9 +14,9 @@ from ase_cg.labels.frame_noise import FrameNoise
 from ase_cg.models.base import Backbone, energy_and_forces
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.training.averages import WeightedAverage
-from ase_cg.training.distributed import process_count
+from ase_cg.training.distributed import on_first_process, process_count
 from ase_cg.training.frames import Batch
-from ase_cg.training.schedule import schedules
+from ase_cg.training.schedule import schedules, warn_of_warmup
 from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import KCAL_PER_MOL
 
@@ -58,7 +58,7 @@ class ForceMatching(lightning.LightningModule):
     vocabulary : tuple of str
     settings : TrainingSection
     seed : int
-        Of the noise.
+        Of the noise of training frames; that of the others has the seed of the settings.
 
     Attributes
     ----------
@@ -106,13 +106,13 @@ class ForceMatching(lightning.LightningModule):
         ----------
         batch : Batch
         key : tuple of int
-            Of the noise; a frame's noise depends on it, the seed, the molecule and the frame's number only.
+            Of the noise; a frame's noise depends on it, the molecule and the frame's number only.
         training : bool
             Keep what the gradient of the loss needs.
         """
         graphs, targets, weights = [], [], []
         for part in batch.parts:
-            noise = FrameNoise((self._seed, *key, part.molecule), part.draws)
+            noise = FrameNoise((*key, part.molecule), part.draws)
             y, target = self.labels[part.molecule](part.coordinates, part.forces, noise)
             graphs.append(self._graph(part.molecule, y))
             targets.append(target.reshape(-1, 3))
@@ -130,7 +130,7 @@ class ForceMatching(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Evaluate a batch with fresh noise in every epoch."""
-        found = self.evaluate(batch, (TRAIN, self.current_epoch), training=True)
+        found = self.evaluate(batch, (self._seed, TRAIN, self.current_epoch), training=True)
         self._add("train_loss", found.squares, found.components, batch_idx)
         self._add("label_variance", found.label_squares, found.components, batch_idx)
         sizes = [part.coordinates[0].numel() * part.weights.sum() for part in batch.parts]
@@ -140,13 +140,13 @@ class ForceMatching(lightning.LightningModule):
         return found.squares * (process_count() / batch.components)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Evaluate a batch with the same noise in every epoch."""
-        found = self.evaluate(batch, (VALIDATION, 0), training=False)
+        """Evaluate a batch with the same noise in every epoch and for all seeds of networks, which are compared."""
+        found = self.evaluate(batch, (self._settings.seed, VALIDATION, 0), training=False)
         self._add("validation_loss", found.squares, found.components, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate a batch of frames that neither training nor the choice of a checkpoint has seen."""
-        found = self.evaluate(batch, (TEST, 0), training=False)
+        found = self.evaluate(batch, (self._settings.seed, TEST, 0), training=False)
         self._add("test_loss", found.squares, found.components, batch_idx)
 
     def _add(self, name: str, total: Tensor, weight: Tensor, batch_idx: int) -> None:
@@ -161,4 +161,6 @@ class ForceMatching(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.backbone.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        return [optimizer], schedules(optimizer, settings, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        on_first_process(lambda: warn_of_warmup(settings, steps))
+        return [optimizer], schedules(optimizer, settings, steps)

@@ -1,5 +1,6 @@
 """The learning rate over a training."""
 
+import warnings
 from typing import Any
 
 from torch.optim import Optimizer
@@ -43,6 +44,17 @@ def schedules(optimizer: Optimizer, settings: TrainingSection, steps: int) -> li
     after = _by_step(optimizer, settings, max(1, steps - warmup))
     by_step = after if linear is None else SequentialLR(optimizer, [linear, after], milestones=[warmup])
     return [{"scheduler": by_step, "interval": "step"}]
+
+
+def warn_of_warmup(settings: TrainingSection, steps: int) -> None:
+    """Warn where a training of so many steps ends before its learning rate has risen."""
+    if settings.warmup_steps >= steps:
+        warnings.warn(
+            f"training.warmup_steps is {settings.warmup_steps}, and the whole training has {steps} steps: it ends "
+            "before training.learning_rate is reached; give fewer, or more epochs",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _by_step(optimizer: Optimizer, settings: TrainingSection, steps: int) -> LRScheduler:

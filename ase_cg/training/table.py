@@ -48,6 +48,14 @@ def network_name(noise_std: float | None, seed: int) -> str:
     return "_".join([*([] if noise_std is None else [f"noise_{noise_std:g}"]), f"seed_{seed}"])
 
 
+def network_names(recipe: dict[str, Any]) -> list[str]:
+    """Return the names of the folders of all networks of a recipe as it is recorded; none where it is one alone."""
+    levels, training = recipe.get("noise_std"), recipe.get("training", {})
+    if not isinstance(levels, list):
+        return []
+    return [network_name(level, seed) for level in levels for seed in training["seeds"] or [training["seed"]]]
+
+
 def best_row(rows: list[Row], select: Literal["validation_loss", "simulation"]) -> Row:
     """Return the network that :data:`RULES` choose."""
     if select == "simulation":

@@ -1,6 +1,7 @@
 """Train a recipe: priors, labels, network, and the model file; resumable."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def train(
     Raises
     ------
     InputError
-        If the recipe or the dataset is wrong, or the folder holds another training.
+        If the recipe or the dataset is wrong, or the folder holds another training, or one of another process.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     device = find_device(recipe.training.device)
@@ -70,8 +71,8 @@ def train(
             f"recipe {recipe.name!r} names trajectories but no dataset; map them first with `ase-cg map` and give the "
             "result with --dataset, or use `ase-cg run`"
         )
-    with training_together(device) as launch:
-        session = Session(device, launch, overwrite, quiet)
+    with training_together(device) as launch, ExitStack() as held:
+        session = Session(device, launch, overwrite, quiet, held)
         if len(recipe.noise_levels) * len(recipe.training.network_seeds) > 1:
             return _train_several(recipe, Path(path), Path(output), session)
         only = recipe.only(recipe.noise_levels[0], recipe.training.network_seeds[0])

@@ -1,14 +1,16 @@
 """How the network is fitted: the section `training` of a recipe."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ase_cg.settings import Rate, Section, Time, relative
-from ase_cg.units import whole_ratio
+from ase_cg.units import quantity, whole_ratio
 
 Index = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]  # what PyTorch's generators take
 
 
 class ValidationSimulationSection(Section):
@@ -26,6 +28,13 @@ class ValidationSimulationSection(Section):
     bins: int = Field(default=30, ge=2)
     reference: Path | None = None
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("friction")
+    @classmethod
+    def _not_negative(cls, friction: str) -> str:
+        if not 0 <= quantity(friction, "rate") < math.inf:
+            raise ValueError("it must be finite and not negative")
+        return friction
 
     @model_validator(mode="after")
     def _whole_multiples(self) -> Self:
@@ -54,8 +63,8 @@ class TrainingSection(Section):
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
     blocks: int = Field(default=20, ge=3)
-    seed: int = Field(default=0, ge=0)
-    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    seed: Seed = 0
+    seeds: list[Seed] | None = Field(default=None, min_length=1)
     select: Literal["validation_loss", "simulation"] = "validation_loss"
     validation_simulation: ValidationSimulationSection | None = None
     device: str = "cpu"

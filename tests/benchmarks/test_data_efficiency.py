@@ -19,6 +19,7 @@ def script(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.filterwarnings("ignore:training.warmup_steps")  # the effort "smoke" has few steps
 def test_a_stopped_study_goes_on_and_finds_the_same(script, shared, tmp_path, monkeypatch, capsys):
     options = ["--effort", "smoke", "--only", "dipeptide/0.01_forces_and_noise_0.05_seed_0/*"]
     monkeypatch.setattr(sys, "argv", ["data_efficiency.py", "--folder", str(tmp_path), *options])

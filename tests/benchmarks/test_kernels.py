@@ -19,6 +19,7 @@ def kernels(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the flow does not reproduce:UserWarning")
+@pytest.mark.filterwarnings("ignore:training.warmup_steps")  # the effort "smoke" has few steps
 def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_path, monkeypatch, capsys):
     options = ["--folder", str(tmp_path), "--effort", "smoke", "--only", f"{CASE}/*"]
     monkeypatch.setattr(sys, "argv", ["kernels.py", *options])

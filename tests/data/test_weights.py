@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ase_cg import Dataset, InputError, map_trajectory
+from ase_cg.data.dataset_writer import create_dataset
+from tests.conftest import two_bead_topology
 from tests.data.conftest import N_FRAMES
 
 
@@ -69,3 +71,33 @@ def test_wrong_weights_are_one_sentence(weights, message, all_atom, mapping, tmp
     with pytest.raises(InputError, match=message):
         map_trajectory(tmp_path / "a.npz", tmp_path / "d.h5", weights=[tmp_path / "w.npy"], length_unit="nm", **mapping)
     assert not (tmp_path / "d.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, -1, 1, 1], "weight of frame 5 .* is -1"),
+        ([1, 1, np.nan, 1], "weight of frame 6 .* is nan"),
+        ([0, 0, 0, 0], "no frame .* above zero"),
+    ],
+)
+def test_wrong_weights_are_neither_written_nor_read(weights, message, tmp_path):
+    import h5py
+
+    path, x = tmp_path / "d.h5", np.arange(24.0).reshape(4, 2, 3)
+    options = {"temperature": 300.0, "resolution": ("ALA:A", "ALA:B"), "weighted": True}
+
+    def write(first, second):
+        with create_dataset(path) as dataset, dataset.molecule("m", two_bead_topology(), **options) as molecule:
+            molecule.append(x, weights=np.array(first))
+            molecule.append(x, weights=np.array(second))
+
+    with pytest.raises(InputError, match=message):
+        write(np.zeros(4), weights)
+    assert not path.exists()
+    write(np.ones(4), np.ones(4))
+    with h5py.File(path, "a") as file:
+        file["molecules/m/weights"][4:] = weights
+    if sum(weights):
+        with Dataset.open(path) as dataset, pytest.raises(InputError, match=f"molecule 'm': the {message}"):
+            dataset.only_molecule().weights()

@@ -16,7 +16,7 @@ from tests.labels.test_known_ground import RigidPair
 BIASED = r"forces of molecule 'm' are biased: .* map them with force_map: optimal and the right constraints"
 
 
-def _training_data(path, x, f, kelvin, labels="atomistic", weights=None):
+def _training_data(path, x, f, kelvin, labels="atomistic", weights=None, fraction=1.0):
     n = x.shape[1]
     names = tuple(f"B{i}" for i in range(n))
     bonds = tuple((i, i + 1) for i in range(n - 1))
@@ -26,7 +26,14 @@ def _training_data(path, x, f, kelvin, labels="atomistic", weights=None):
         molecule.append(x, f, weights=weights)
     noise = {} if labels == "atomistic" else {"noise_std": 0.05}
     recipe = Recipe.model_validate(
-        {"name": "x", "data": {"dataset": str(path)}, "labels": labels, "priors": ["bonds"], **noise}
+        {
+            "name": "x",
+            "data": {"dataset": str(path)},
+            "labels": labels,
+            "priors": ["bonds"],
+            "training": {"fraction": fraction},
+            **noise,
+        }
     )
     return read_training_data(recipe, path), recipe.noise_levels[0]
 
@@ -38,15 +45,17 @@ def _warnings(data, noise_std) -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_slice_forces_at_a_rigid_bond_are_biased_and_optimal_ones_are_not(weighted, tmp_path):
+@pytest.mark.parametrize(("weighted", "fraction"), [(False, 1.0), (True, 1.0), (False, 0.01)])
+def test_slice_forces_at_a_rigid_bond_are_biased_and_optimal_ones_are_not(weighted, fraction, tmp_path):
+    """A bias is one of the dataset: it is found also where few of its frames are trained on."""
     x, forces = RigidPair.sample(20_000, np.random.default_rng(2))
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(x)) if weighted else None
     c = RigidPair.coordinate_map
     found = {}
     for name, force_map in (("slice", c), ("optimal", optimal_force_map(forces, c, [[0, 1]]))):
         mapped = np.einsum("na,fax->fnx", force_map, forces)
-        found[name] = _training_data(tmp_path / f"{name}.h5", x[:, [0, 2]], mapped, 300.0, weights=weights)
+        options = {"weights": weights, "fraction": fraction}
+        found[name] = _training_data(tmp_path / f"{name}.h5", x[:, [0, 2]], mapped, 300.0, **options)
     with pytest.warns(UserWarning, match=BIASED):
         warn_of_suspicious_data(*found["slice"])
     assert _warnings(*found["optimal"]) == []

@@ -107,6 +107,15 @@ def test_averaged_weights_are_what_is_validated_and_saved(dataset_file, tmp_path
     assert _metrics(plain)["validation_loss"] != _metrics(model)["validation_loss"]
 
 
+def test_a_warmup_longer_than_the_training_is_warned_of(dataset_file, tmp_path):
+    settings = {"epochs": 2, "warmup_steps": 12, "fraction": 0.5}  # 96 frames: 3 steps an epoch
+    with pytest.warns(UserWarning, match="warmup_steps is 12, and the whole training has 6 steps"):
+        train(_recipe(dataset_file, training=settings), tmp_path / "t", quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(_recipe(dataset_file, training=settings | {"warmup_steps": 5}), tmp_path / "short", quiet=True)
+
+
 def test_training_stops_when_patience_runs_out(dataset_file, tmp_path):
     # So small a rate that the loss no longer changes once it has fallen by rounding errors.
     settings = {"epochs": 60, "patience": 4, "learning_rate": 2e-2, "schedule": "constant"}
@@ -163,6 +172,61 @@ def test_several_seeds_and_noise_levels_are_trained_compared_and_kept(dataset_fi
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     train(recipe, folder, quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("labels", ["noise", "forces_and_noise"])
+def test_networks_of_several_seeds_are_compared_with_the_same_noise(labels, dataset_file):
+    recipe = _recipe(dataset_file, labels=labels, noise_std=0.1, training={"seeds": [3, 1], "seed": 5})
+    data = read_training_data(recipe, dataset_file)
+    network = trainer.make_network(recipe, len(data.vocabulary))
+    found: dict[str, set[float]] = {"train": set(), "validation": set(), "test": set()}
+    for seed in recipe.training.network_seeds:
+        objective = trainer.ForceMatching(
+            network,
+            data.training_priors,
+            trainer._labels(recipe, data),
+            data.topologies,
+            data.vocabulary,
+            recipe.training,
+            seed,
+        )
+        (batch,) = data.loader("validation", recipe.training.model_copy(update={"batch_size": 1000}), seed)
+        steps = {"train": objective.training_step, "validation": objective.validation_step, "test": objective.test_step}
+        for name, step in steps.items():
+            step(batch, 1)
+            found[name].add(float(objective.averages[f"{name}_loss"].compute()))
+    assert {part: len(losses) for part, losses in found.items()} == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_a_training_that_is_discarded_leaves_nothing_behind(dataset_file, tmp_path, monkeypatch):
+    """Neither its epochs nor its other networks; what is not a training's stays, and a stop and resume goes on."""
+    folder = tmp_path / "t"
+    train(_recipe(dataset_file, training={"seeds": [3, 1, 7]}), folder, quiet=True)
+    (folder / "notes.txt").write_text("precious")
+    recipe = _recipe(dataset_file, training={"epochs": 1, "seeds": [3, 1]})
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, folder, overwrite=True, quiet=True)
+    assert {path.name for path in folder.iterdir() if path.is_dir()} <= {"seed_3"}
+    train(recipe, folder, quiet=True)
+    described = describe(folder)
+    assert {name: network["epochs_done"] for name, network in described["networks"].items()} == {
+        "seed_3": 1,
+        "seed_1": 1,
+    }
+    # One network alone, in the place of several.
+    train(_recipe(dataset_file, training={"epochs": 2}), folder, overwrite=True, quiet=True)
+    assert describe(folder)["epochs_done"] == 2
+    assert not (folder / "trainings.json").exists()
+    assert not list(folder.glob("seed_*"))
+    train(_recipe(dataset_file, training={"epochs": 1}), folder, overwrite=True, quiet=True)
+    assert describe(folder)["epochs_done"] == 1
+    assert (folder / "notes.txt").read_text() == "precious"
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_info_shows_the_progress_of_each_network_and_the_choice(dataset_file, tmp_path, monkeypatch, capsys):
@@ -259,7 +323,13 @@ def test_subsets_are_what_they_say_and_very_many_runs_become_a_hash():
             {"training": {"validation_simulation": {"every": 5}, "select": "simulation", "patience": 4}},
             "give a longer 'patience'",
         ),
+        (
+            {"training": {"validation_simulation": {"friction": "-1 /ps"}}},
+            "validation_simulation.friction cannot be '-1 /ps': it must be finite and not negative",
+        ),
         ({"training": {"seeds": [1, 1]}}, "each seed is listed once"),
+        ({"training": {"seeds": [2**64]}}, "training.seeds.0 cannot be 18446744073709551616"),
+        ({"training": {"seed": 2**64}}, "training.seed cannot be"),
         ({"training": {"seeds": []}}, "training.seeds"),
         ({"training": {"fraction": 0.0}}, "training.fraction cannot be 0.0"),
         ({"training": {"subset": "stride"}}, "did you mean 'strided'"),

@@ -229,6 +229,26 @@ def test_a_folder_of_another_training_is_kept(dataset_file, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_folder_in_which_another_process_trains_is_refused(dataset_file, tmp_path, monkeypatch):
+    recipe = _recipe(dataset_file, training={"epochs": 2, "seeds": [0, 1]})
+    refused = []
+
+    def meanwhile(self, trainer, module):
+        original(self, trainer, module)
+        for overwrite in (False, True):
+            # Locks of files that are open twice are apart also within a process.
+            with pytest.raises(InputError, match="is being written by another process"):
+                train(recipe, tmp_path / "t", overwrite=overwrite, quiet=True)
+            refused.append(trainer.current_epoch)
+
+    original = EpochProgress.on_train_epoch_end
+    monkeypatch.setattr(EpochProgress, "on_train_epoch_end", meanwhile)
+    model = train(recipe, tmp_path / "t", quiet=True)
+    assert refused == [0, 0, 1, 1] * 2
+    assert CGModel.load(model).card.provenance["metrics"]["epochs"] == 2
+    assert not list(tmp_path.rglob(".lock*"))
+
+
 def test_bad_input_is_one_sentence_and_leaves_no_folder(dataset_file, tmp_path, ala2, ala2_positions):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="too few to split"):

@@ -186,7 +186,10 @@ class BondedPrior(PriorTerm):
     ) -> dict[str, Any]:
         which = "–".join(vocabulary[t] for t in types) or "all types together"
         if len(samples) < MIN_SAMPLES:
-            raise InputError(f"{len(samples)} samples are too few to fit the prior {cls.name!r} for {which}")
+            raise InputError(
+                f"{len(samples)} samples are too few to fit the prior {cls.name!r} for {which}, which takes "
+                f"{MIN_SAMPLES}; give more frames (training.fraction, where it takes a part of them), or leave it out"
+            )
         if not samples.std() > RIGID:
             raise InputError(f"the prior {cls.name!r} for {which} cannot be fitted: the data do not fluctuate")
         return cls.fit_one(samples, kT, options)
