@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import stat
 import sys
@@ -132,7 +133,20 @@ def read_record(path: Path) -> dict[str, Any]:
 def write_record(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON record, whole, over an older one."""
     with written_whole(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json_text(data) + "\n", encoding="utf-8")
+
+
+def json_text(data: Any) -> str:
+    """Return data as JSON that every program reads: numbers that are not finite become null."""
+    return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_hash(path: Path) -> str:

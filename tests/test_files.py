@@ -1,5 +1,6 @@
 """Files appear whole or not at all, whoever else writes and however little room there is."""
 
+import json
 import os
 import stat
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ase_cg.errors import InputError
-from ase_cg.files import written_whole
+from ase_cg.files import write_record, written_whole
 
 HOLD = """
 import sys, time
@@ -108,3 +109,12 @@ def test_a_mapping_killed_in_the_middle_leaves_no_dataset(tmp_path, example_data
     again = subprocess.run([str(part) for part in command], cwd=tmp_path, check=False)
     assert again.returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["all.npz", "d.h5"]
+
+
+def test_records_are_json_that_every_program_reads(tmp_path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    write_record(tmp_path / "a.json", {"losses": [1.5, float("inf"), float("nan")], "flag": True, "text": "Å"})
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert found == {"losses": [1.5, None, None], "flag": True, "text": "Å"}

@@ -1,6 +1,5 @@
 """``ase-cg info``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +19,10 @@ def info(
     """Show what a dataset, a model or a run holds, and what is suspicious about it."""
     from ase_cg.analysis.describe import describe
     from ase_cg.cli.show_info import show_info
+    from ase_cg.files import json_text
 
     described = describe(path)
     if as_json:
-        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        typer.echo(json_text(described))
     else:
         show_info(described)

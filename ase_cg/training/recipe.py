@@ -21,17 +21,19 @@ def _one_or_several(value: Any, meaning: str) -> float | list[float] | None:
     if value is None:
         return None
     try:
-        numbers = [float(number) for number in (value if isinstance(value, list) else [value])]
+        given = value if isinstance(value, list) else [value]
+        numbers = [] if any(isinstance(number, bool) for number in given) else [float(number) for number in given]
     except (TypeError, ValueError):
         numbers = []
-    if not numbers or not all(number > 0 and math.isfinite(number) for number in numbers):
+    if not numbers or not all(number > SMALLEST and math.isfinite(number) for number in numbers):
         raise ValueError(f"it must be a positive {meaning}, or a list of them")
     return numbers if isinstance(value, list) else numbers[0]
 
 
 def _noise_std(value: Any) -> float | list[float] | None:
     levels = _one_or_several(value, "standard deviation in Å")
-    if isinstance(levels, list) and len(set(levels)) < len(levels):
+    # Six digits tell levels apart in the names of folders.
+    if isinstance(levels, list) and len({f"{level:g}" for level in levels}) < len(levels):
         raise ValueError("each noise_std is listed once")
     return levels
 
@@ -49,6 +51,7 @@ def _prior(spec: Any) -> Any:
     return spec
 
 
+SMALLEST = 1e-9  # Å or K; what is not zero, but whose square underflows, is no sensible value either
 FLOW_LABELS = ("flow", "flow_and_forces")
 NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]

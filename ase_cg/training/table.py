@@ -1,9 +1,10 @@
 """The table that compares the networks a recipe trained, and the rule by which one is chosen."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ase_cg.files import read_record, write_record, written_whole
+from ase_cg.files import json_text, read_record, write_record, written_whole
 
 TABLE_NAME = "trainings"
 RULES = {
@@ -73,7 +74,7 @@ def write_table(rows: list[Row], chosen: Row, select: Literal["validation_loss",
         "units": {"losses and variances": "(kcal/mol/Å)²", "noise_std": "Å"},
     }
     path = folder / f"{TABLE_NAME}.json"
-    if path.is_file() and read_record(path) == record:
+    if path.is_file() and read_record(path) == json.loads(json_text(record)):
         return False
     with written_whole(folder / f"{TABLE_NAME}.md", overwrite=True) as partial:
         partial.write_text(_markdown(rows, chosen, RULES[select]), encoding="utf-8")

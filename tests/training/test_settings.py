@@ -15,6 +15,7 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import subset_frames
 from ase_cg.files import read_record
+from ase_cg.models.backbones import make_backbone
 from ase_cg.settings import validated
 from ase_cg.training import trainer
 from ase_cg.training.data import read_training_data
@@ -178,13 +179,13 @@ def test_several_seeds_and_noise_levels_are_trained_compared_and_kept(dataset_fi
 def test_networks_of_several_seeds_are_compared_with_the_same_noise(labels, dataset_file):
     recipe = _recipe(dataset_file, labels=labels, noise_std=0.1, training={"seeds": [3, 1], "seed": 5})
     data = read_training_data(recipe, dataset_file)
-    network = trainer.make_network(recipe, len(data.vocabulary))
+    network = make_backbone("schnet", len(data.vocabulary), recipe.backbone.hyper_parameters)
     found: dict[str, set[float]] = {"train": set(), "validation": set(), "test": set()}
     for seed in recipe.training.network_seeds:
         objective = trainer.ForceMatching(
             network,
             data.training_priors,
-            trainer._labels(recipe, data),
+            trainer._labels(labels, data, 0.1),
             data.topologies,
             data.vocabulary,
             recipe.training,
@@ -334,6 +335,9 @@ def test_subsets_are_what_they_say_and_very_many_runs_become_a_hash():
         ({"training": {"fraction": 0.0}}, "training.fraction cannot be 0.0"),
         ({"training": {"subset": "stride"}}, "did you mean 'strided'"),
         ({"noise_std": [0.05, 0.05]}, "each noise_std is listed once"),
+        ({"noise_std": [0.05, 0.0500000001]}, "each noise_std is listed once"),
+        ({"noise_std": True}, "noise_std cannot be True: .*positive standard deviation"),
+        ({"noise_std": 1e-300}, "noise_std cannot be 1e-300: .*positive standard deviation"),
         ({"noise_std": []}, "positive standard deviation"),
         ({"noise_std": [0.05, -1]}, r"noise_std cannot be \[0.05, -1\]: .*positive standard deviation"),
         # Noise needs kT, and trajectories do not know their temperature.
