@@ -9,6 +9,7 @@ differ in the variance around it.
 ``slice``        the force on the bead's own atom; biased where that atom has rigid bonds
 ``constraint_sum``  the sum of the forces on all atoms tied to the bead's own
 ``optimal``      the map of least mean square, from the second moments of the forces
+a ``.npy`` file  any other valid map
 ===============  ===============================================================================
 """
 
@@ -26,6 +27,7 @@ ForceMapName = Literal["slice", "constraint_sum", "optimal"]
 FORCE_MAPS = ("slice", "constraint_sum", "optimal")
 TINY_RIDGE = 1e-9  # of the mean square force: decides what few frames leave undetermined
 VALID = 1e-8  # largest deviation of W Cᵀ from the identity
+VALID_OF_OTHERS = 1e-5  # of maps from files, which may be in single precision
 MAX_ATOMS = 4000  # their second moments take 0.13 GB, and there are several tables of them
 
 
@@ -109,6 +111,41 @@ def optimal_force_map(
     moments = ForceMoments(matrix.shape[1])
     moments.add(array)
     return moments.tied(constraint_groups).optimal_map(matrix, ridge)
+
+
+def check_force_map(
+    force_map: NDArray[np.float64], coordinate_map: NDArray[np.float64], constraint_groups: Sequence[Sequence[int]] = ()
+) -> None:
+    """Refuse a force map that is not valid.
+
+    Parameters
+    ----------
+    force_map, coordinate_map : ndarray, shape (N, n)
+    constraint_groups : sequence of sequences of int
+
+    Raises
+    ------
+    InputError
+        If W Cᵀ is not the identity, or atoms that are tied together have different coefficients.
+    """
+    deviation = np.abs(force_map @ coordinate_map.T - np.eye(len(force_map)))
+    if deviation.max() > VALID_OF_OTHERS:
+        first, second = np.unravel_index(int(deviation.argmax()), deviation.shape)
+        raise InputError(
+            f"the force map is not valid: W Cᵀ differs from the identity by {deviation.max():.2g} at beads {first} and "
+            f"{second} (counted from 0); a bead takes the whole force on its own atoms, and none of that on another's"
+        )
+    for group in checked_groups(constraint_groups, force_map.shape[1]):
+        tied = force_map[:, list(group)]
+        spread = np.ptp(tied, axis=1)
+        if spread.max() > VALID_OF_OTHERS:
+            bead = int(spread.argmax())
+            low, high = (group[int(place)] for place in (tied[bead].argmin(), tied[bead].argmax()))
+            raise InputError(
+                f"the force map is not valid: rigid bonds tie atoms {min(low, high)} and {max(low, high)} (counted "
+                f"from 0) together, which have different coefficients for bead {bead}; give them the same, or say by "
+                "--constraints that the bonds were flexible"
+            )
 
 
 class ForceMoments:

@@ -30,7 +30,9 @@ def map_command(
     residue: Annotated[
         list[str] | None, typer.Option(help="What a residue counts as: SEP=SER; LIG= leaves it out.")
     ] = None,
-    force_map: Annotated[str, typer.Option(help="How forces are mapped: optimal, constraint_sum, slice.")] = "optimal",
+    force_map: Annotated[
+        str, typer.Option(help="How forces are mapped: optimal, constraint_sum, slice, or a .npy file with a matrix.")
+    ] = "optimal",
     constraints: Annotated[str, typer.Option(help="Rigid bonds of the trajectories: detect, hbonds, none.")] = "detect",
     ridge: Annotated[float, typer.Option(help="Of the optimal force map, in (eV/Å)²; for short trajectories.")] = 0.0,
     name: Annotated[str, typer.Option(help="Of the molecule.")] = "molecule",
@@ -72,7 +74,7 @@ def map_command(
             topology=topology,
             resolution=parse_resolution(resolution, termini=termini, residues=residue or []),
             temperature=temperature,
-            force_map=force_map,  # type: ignore[arg-type] # checked there
+            force_map=force_map,
             constraints=constraints,  # type: ignore[arg-type] # checked there
             ridge=ridge,
             name=name,

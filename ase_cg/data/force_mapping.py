@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.constraints import MIN_FRAMES, Groups, RigidPairs, hydrogen_groups
 from ase_cg.beads.forcemap import (
     ForceMoments,
+    check_force_map,
     constraint_sum_force_map,
     slice_force_map,
     validity,
@@ -18,6 +19,8 @@ from ase_cg.data.importers.frames import Frames
 from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.errors import InputError
 from ase_cg.units import KCAL_PER_MOL
+
+OWN = "from a file"
 
 
 class ForceMap(NamedTuple):
@@ -43,8 +46,9 @@ def fit_force_map(
     topology: Any,
     coordinate_map: NDArray[np.float64],
     settings: MappingSettings,
+    own: NDArray[np.float64] | None = None,
 ) -> ForceMap:
-    """Make the force map of a molecule.
+    """Make the force map of a molecule, or check the user's own.
 
     The second moments of the forces are summed in one pass over the frames, each chunk's first half in one sum and its
     second in another, which are fitted on and evaluated on in turn; the map that is used is fitted to both.
@@ -57,12 +61,23 @@ def fit_force_map(
         Of the n atoms.
     coordinate_map : ndarray, shape (N, n)
     settings : MappingSettings
+    own : ndarray, shape (N, n), optional
+        The map to use.
 
     Raises
     ------
     InputError
-        If the force map does not exist for these beads and constraints.
+        If the force map does not exist for these beads and constraints, or is not valid.
     """
+    if own is not None:
+        groups, origin = (
+            _pass(chunks, topology, settings, [])
+            if settings.constraints == "detect"
+            else (_stated_groups(topology, settings), settings.constraints)
+        )
+        check_force_map(own, coordinate_map, groups)
+        report = {"name": OWN, **_of_groups(groups, origin), "validity": validity(own, coordinate_map)}
+        return ForceMap(own, report)
     if settings.force_map == "slice":
         matrix = slice_force_map(coordinate_map)
         return ForceMap(matrix, {"name": "slice", "validity": validity(matrix, coordinate_map)})

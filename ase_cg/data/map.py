@@ -24,7 +24,7 @@ def map_trajectory(
     topology: PathLike,
     resolution: ResolutionSpec | Resolution,
     temperature: float,
-    force_map: ForceMapName = "optimal",
+    force_map: ForceMapName | PathLike = "optimal",
     constraints: ConstraintSource = "detect",
     ridge: float = 0.0,
     name: str = "molecule",
@@ -59,8 +59,9 @@ def map_trajectory(
         As in :meth:`ase_cg.beads.resolution.Resolution.of`.
     temperature : float
         At which the trajectory was run, in K.
-    force_map : {"optimal", "constraint_sum", "slice"}
-        How forces are mapped; see :mod:`ase_cg.beads.forcemap`.
+    force_map : {"optimal", "constraint_sum", "slice"} or path
+        How forces are mapped; see :mod:`ase_cg.beads.forcemap`. A path is that of a ``.npy`` file with a map W of
+        shape (N, n) for N beads and n atoms of the topology, which has to be valid.
     constraints : {"detect", "hbonds", "none"}
         Which atoms rigid constraints tie together: found in the data, all bonds to hydrogen, or none.
     ridge : float

@@ -2,19 +2,30 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ase_cg.beads.forcemap import ForceMapName
+from ase_cg.beads.forcemap import FORCE_MAPS
 from ase_cg.beads.resolution import Resolution
-from ase_cg.files import fingerprint
+from ase_cg.errors import hint
+from ase_cg.files import existing_file, fingerprint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.settings import Section, Time, read_yaml, relative, validated
 from ase_cg.units import quantity
 
 FILE_FIELDS = ("trajectories", "forces", "weights")
 ConstraintSource = Literal["detect", "hbonds", "none"]
+
+
+def _force_map(value: Any) -> str:
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if text not in FORCE_MAPS and Path(text).suffix != ".npy":
+        raise ValueError(f"{hint(str(value), FORCE_MAPS)}, or give a .npy file with a matrix")
+    return text
+
+
+ForceMapChoice = Annotated[str, BeforeValidator(_force_map)]
 
 
 class MappingSettings(Section):
@@ -34,7 +45,8 @@ class MappingSettings(Section):
         Which molecule of a file in mlcg's layout.
     resolution : str, list of str, or dict
         See :class:`ase_cg.beads.resolution.Resolution`.
-    force_map : {"optimal", "constraint_sum", "slice"}
+    force_map : {"optimal", "constraint_sum", "slice"} or str
+        A name, or a ``.npy`` file with a matrix.
     constraints : {"detect", "hbonds", "none"}
         Which atoms rigid constraints tie together: found in the data, all bonds to hydrogen, or none.
     ridge : float
@@ -61,7 +73,7 @@ class MappingSettings(Section):
     topology: Path | None = None
     resolution: str | list[str] | dict[str, Any] = "calpha"
     temperature: float | None = Field(default=None, gt=0)
-    force_map: ForceMapName = "optimal"
+    force_map: ForceMapChoice = "optimal"
     constraints: ConstraintSource = "detect"
     ridge: float = Field(default=0.0, ge=0)
     no_forces: bool = False
@@ -86,6 +98,11 @@ class MappingSettings(Section):
                 raise ValueError(f"has {given} files of {field} for {len(self.trajectories)} trajectories")
         return self
 
+    @property
+    def force_map_file(self) -> Path | None:
+        """The file of a force map of the user's own."""
+        return None if self.force_map in FORCE_MAPS else Path(self.force_map)
+
     def relative_to(self, folder: Path) -> Self:
         """Return the settings with their paths taken relative to a folder."""
         update: dict[str, Any] = {
@@ -93,6 +110,8 @@ class MappingSettings(Section):
         }
         for field in ("embeddings", "topology"):
             update[field] = relative(getattr(self, field), folder)
+        if self.force_map_file is not None:
+            update["force_map"] = str(folder / self.force_map_file.expanduser())
         if isinstance(self.resolution, str) and Path(self.resolution).suffix in {".yaml", ".yml"}:
             update["resolution"] = str(folder / self.resolution)
         return self.model_copy(update=update)
@@ -111,7 +130,7 @@ class MoleculeSettings(MappingSettings):
     @property
     def files(self) -> list[Path]:
         """All input files."""
-        optional = [] if self.embeddings is None else [self.embeddings]
+        optional = [path for path in (self.embeddings, self.force_map_file) if path is not None]
         return [*self.trajectories, *self.forces, *self.weights, *optional, self.topology]
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +143,8 @@ class MoleculeSettings(MappingSettings):
         for field in ("topology", "embeddings"):
             path = getattr(self, field)
             described[field] = None if path is None else fingerprint(path)
+        if self.force_map_file is not None:
+            described["force_map"] = fingerprint(existing_file(self.force_map_file, "force map"))
         spec = Resolution.of(self.resolution).spec
         described["resolution"] = list(spec) if isinstance(spec, tuple) else spec
         return described

@@ -15,6 +15,7 @@ from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
 from ase_cg.data.importers.hdf5 import mlcg_types
 from ase_cg.data.mapping_settings import MoleculeSettings
+from ase_cg.data.own_force_map import read_force_map
 from ase_cg.data.weights import check_types, read_types, read_weights
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError
@@ -184,7 +185,13 @@ class MoleculeMapping:
                         progress.advance(len(frames.positions))
 
             topology = self.structure.topology.subset(self.atoms)
-            return fit_force_map(chunks, topology, local.dense, self.settings)
+            return fit_force_map(chunks, topology, local.dense, self.settings, self._own_force_map())
+
+    def _own_force_map(self) -> NDArray[np.float64] | None:
+        path = self.settings.force_map_file
+        if path is None:
+            return None
+        return read_force_map(path, self.full_map.topology.n_beads, self.structure.topology.n_atoms, self.atoms)
 
     def _check_published_types(self) -> None:
         """Compare the bead types that come with published data with the topology."""

@@ -1,6 +1,7 @@
 """Fixtures: the all-atom example, how it is mapped, and what comes out."""
 
 import h5py
+import mdtraj
 import numpy as np
 import pytest
 
@@ -27,6 +28,24 @@ def mapping(example_data):
         "force_map": "slice",
         "quiet": True,
     }
+
+
+@pytest.fixture
+def wet(all_atom, mapping, example_data, tmp_path):
+    """The example molecule with five waters: its trajectory, and how it is mapped."""
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology
+    chain = topology.add_chain()
+    for _ in range(5):
+        residue = topology.add_residue("HOH", chain)
+        for name in ("O", "H1", "H2"):
+            topology.add_atom(name, mdtraj.element.Element.getBySymbol(name[0]), residue)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([all_atom[0], rng.random((N_FRAMES, 15, 3))], axis=1)
+    f = np.concatenate([all_atom[1], 500 * rng.standard_normal((N_FRAMES, 15, 3))], axis=1)
+    mdtraj.Trajectory(x[:1], topology).save(str(tmp_path / "wet.pdb"))
+    np.savez(tmp_path / "wet.npz", positions=x, forces=f)
+    units = {"length_unit": "nm", "force_unit": "kJ/mol/nm"}
+    return tmp_path / "wet.npz", mapping | units | {"topology": tmp_path / "wet.pdb"}
 
 
 def check_mapped(path, all_atom, *, forces=True, tolerance=2e-5):

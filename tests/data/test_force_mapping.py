@@ -1,12 +1,10 @@
 """The force map of a trajectory: the default, its report, solvent, and too few frames."""
 
-import mdtraj
 import numpy as np
 import pytest
 
 from ase_cg import Dataset, map_trajectory
 from ase_cg.units import KCAL_PER_MOL
-from tests.data.conftest import N_FRAMES
 
 
 def test_the_optimal_map_is_the_default_and_reports_its_residuals(shared, tmp_path):
@@ -36,26 +34,15 @@ def test_the_optimal_map_is_the_default_and_reports_its_residuals(shared, tmp_pa
         assert np.sqrt((stored**2).mean()) == pytest.approx(report["rms"], rel=1e-5)
 
 
-def test_solvent_is_left_out_of_the_force_map(all_atom, mapping, tmp_path, example_data):
+def test_solvent_is_left_out_of_the_force_map(all_atom, wet, tmp_path, example_data):
     """Water around the molecule changes neither beads nor forces: its atoms have no share in them."""
-    structure = mdtraj.load(str(example_data / "ala2.pdb"))
-    topology = structure.topology.copy()
-    chain = topology.add_chain()
-    for _ in range(5):
-        residue = topology.add_residue("HOH", chain)
-        for name in ("O", "H1", "H2"):
-            topology.add_atom(name, mdtraj.element.Element.getBySymbol(name[0]), residue)
-    rng = np.random.default_rng(0)
-    x = np.concatenate([all_atom[0], rng.random((N_FRAMES, 15, 3))], axis=1)
-    f = np.concatenate([all_atom[1], 500 * rng.standard_normal((N_FRAMES, 15, 3))], axis=1)
-    mdtraj.Trajectory(x[:1], topology).save(str(tmp_path / "wet.pdb"))
-    np.savez(tmp_path / "wet.npz", positions=x, forces=f)
+    trajectory, options = wet
+    options |= {"force_map": "optimal", "constraints": "hbonds"}
     np.savez(tmp_path / "dry.npz", positions=all_atom[0], forces=all_atom[1])
-    options = mapping | {"force_map": "optimal", "constraints": "hbonds", "length_unit": "nm"}
-    options |= {"force_unit": "kJ/mol/nm"}
-    dry = map_trajectory(tmp_path / "dry.npz", tmp_path / "dry.h5", **options)
-    wet = map_trajectory(tmp_path / "wet.npz", tmp_path / "wet.h5", **(options | {"topology": tmp_path / "wet.pdb"}))
-    with Dataset.open(dry) as one, Dataset.open(wet) as two:
+    dry_options = options | {"topology": example_data / "ala2.pdb"}
+    without = map_trajectory(tmp_path / "dry.npz", tmp_path / "dry.h5", **dry_options)
+    made = map_trajectory(trajectory, tmp_path / "wet.h5", **options)
+    with Dataset.open(without) as one, Dataset.open(made) as two:
         assert two.only_molecule().forces() == pytest.approx(one.only_molecule().forces(), abs=1e-5)
         assert two.only_molecule().maps()[0].tolist() == list(range(22))
 
