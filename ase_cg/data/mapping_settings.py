@@ -21,7 +21,7 @@ ConstraintSource = Literal["detect", "hbonds", "none"]
 def _force_map(value: Any) -> str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if text not in FORCE_MAPS and Path(text).suffix != ".npy":
-        raise ValueError(f"{hint(str(value), FORCE_MAPS)}, or give a .npy file with a matrix")
+        raise ValueError(f"it is a name or a .npy file with a matrix; {hint(str(value), FORCE_MAPS)}")
     return text
 
 
