@@ -34,7 +34,7 @@ class ConditionalFlow(nn.Module, ABC):
     Attributes
     ----------
     noise_std : float
-        σ_n in Å; 0 for continuous flows of transitions.
+        σ_n in Å; 0 where the conditioning is the frame itself, or an earlier one.
     prior_std : float
         In Å, of the noise that samples begin with; 0 where σ_n is that.
     """

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ase_cg.errors import InputError
 from ase_cg.flows.base import ConditionalFlow, Scored
-from ase_cg.flows.conditional import ConditionalField
 from ase_cg.flows.field import Normal, VectorField, centered, drawn_by, normal_probes
 from ase_cg.flows.solvers import Clock, State, adaptive, gauss_nodes, rk4
 
@@ -67,10 +66,9 @@ class ContinuousFlow(ConditionalFlow):
         n_probes: int | None = None,
     ) -> None:
         super().__init__()
-        widths = {"prior_std": prior_std, "path_std": path_std}
-        if noise_std != 0 or not isinstance(field, ConditionalField):
-            widths = {"noise_std": noise_std, **widths}
-        for name, value in (*widths.items(), ("tolerance", tolerance)):
+        if not (noise_std >= 0 and math.isfinite(noise_std)):
+            raise InputError(f"a flow needs noise_std of at least 0, not {noise_std}")
+        for name, value in (("prior_std", prior_std), ("path_std", path_std), ("tolerance", tolerance)):
             if not (value > 0 and math.isfinite(value)):
                 raise InputError(f"a flow needs {name} above 0, not {value}")
         for name, count in (("steps", steps), ("nodes", nodes), ("n_probes", 1 if n_probes is None else n_probes)):

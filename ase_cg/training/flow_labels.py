@@ -193,7 +193,8 @@ def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:
 
 def _warn_of_widths(kernel: KernelSection, data: TrainingData) -> None:
     for molecule in data.molecules:
-        warn_of_noise(data.path, molecule, kernel.noise_std, "kernel.noise_std")
+        if kernel.conditioning_std > 0:
+            warn_of_noise(data.path, molecule, kernel.conditioning_std, "kernel.noise_std")
         if kernel.name == "cnf":
             warn_of_noise(data.path, molecule, kernel.start_std, "kernel.prior_std")
 

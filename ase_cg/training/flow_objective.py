@@ -170,7 +170,7 @@ def make_objective(
         if kernel.family == "coupling":
             coupling = CouplingFlow(
                 n_types,
-                noise_std=kernel.noise_std if moved is None else moved,
+                noise_std=kernel.conditioning_std if moved is None else moved,
                 n_layers=kernel.coupling_layers,
                 n_blocks=kernel.blocks,
                 embedding=kernel.embedding,
@@ -181,7 +181,7 @@ def make_objective(
         field = make_field(kernel.field, n_types, conditional=kernel.lag is not None, **sizes)
     flow = ContinuousFlow(
         field,
-        noise_std=kernel.noise_std if displacement_std is None else 0.0,
+        noise_std=kernel.conditioning_std if displacement_std is None else 0.0,
         prior_std=kernel.start_std if moved is None else moved,
         path_std=kernel.path_std,
         steps=kernel.steps,

@@ -11,7 +11,8 @@ from ase_cg.units import quantity
 CNF_KEYS = frozenset({"path_std", "field", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
 COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales"})
 TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
-NOISE_STD = 0.05  # Å, as published; both noises
+PRIOR_STD = 0.07  # Å; all noise of the publication's flow, there divided between σ_n and σ_p
+COUPLING_STD = 0.05  # Å
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
 
@@ -22,8 +23,8 @@ class KernelSection(Section):
     flow: Literal["cnf", "coupling"] = "cnf"  # of transitions
     lag: Time | None = None
     labels_at: Literal["samples", "frames"] = "samples"
-    # Standard deviations in Å, as published. Without one, the width of transitions is fitted to the data.
-    noise_std: float = Field(default=NOISE_STD, gt=0, le=WIDEST)
+    # Standard deviations in Å. Without one, the width of transitions is fitted to the data.
+    noise_std: float | None = Field(default=None, ge=0, le=WIDEST)
     prior_std: float | None = Field(default=None, gt=0, le=WIDEST)
     path_std: float = Field(default=0.01, gt=0, le=WIDEST)
     field: Literal["egnn", "mace"] = "egnn"
@@ -66,6 +67,12 @@ class KernelSection(Section):
                 raise ValueError(f"needs a positive 'lag', not {self.lag!r}")
         return self
 
+    @model_validator(mode="after")
+    def _coupling_begins_with_noise(self) -> Self:
+        if self.name == "coupling" and self.noise_std == 0:
+            raise ValueError("needs a 'noise_std' above 0: its samples begin with that noise")
+        return self
+
     def _foreign(self) -> list[tuple[str, frozenset[str]]]:
         """Return keys that this kernel does not have, and whose they are."""
         of_noise = frozenset({"noise_std"})
@@ -76,9 +83,16 @@ class KernelSection(Section):
         return [*found, *prior, ("transition", TRANSITION_KEYS)]
 
     @property
+    def conditioning_std(self) -> float:
+        """σ_n in Å; not of transitions."""
+        if self.noise_std is not None:
+            return self.noise_std
+        return COUPLING_STD if self.name == "coupling" else 0.0
+
+    @property
     def start_std(self) -> float:
         """σ_p in Å, where it is not fitted."""
-        return NOISE_STD if self.prior_std is None else self.prior_std
+        return PRIOR_STD if self.prior_std is None else self.prior_std
 
     @property
     def family(self) -> str:

@@ -185,7 +185,8 @@ class Recipe(Section):
         by_flow = self.labels in FLOW_LABELS
         if by_flow and self.noise_std is not None:
             raise ValueError(
-                f"labels '{self.labels}' leave no noise in the positions; give kernel.noise_std, which the flow undoes"
+                f"labels '{self.labels}' leave no noise in the positions; give kernel.prior_std (of coupling flows "
+                "kernel.noise_std), which the flow undoes"
             )
         if self.labels != "atomistic" and not by_flow and self.noise_std is None:
             raise ValueError(f"labels '{self.labels}' need noise_std, a standard deviation in Å")

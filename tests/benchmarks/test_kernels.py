@@ -37,7 +37,7 @@ def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_
     kernels.main()
     assert result.stat().st_mtime_ns == written
     table = (tmp_path / "smoke" / "kernels.md").read_text()
-    assert table.count("| flow, coupling, 0.05 Å | clean |") == 1
+    assert table.count("| flow, coupling | clean |") == 1
     assert capsys.readouterr().out.endswith(table)
     assert (tmp_path / "smoke" / "kernels.png").stat().st_size > 1000
 

@@ -143,6 +143,26 @@ def test_scores_of_samples_are_the_force_of_their_density():
     assert (shrunk / field.variances).max() < 1.1  # noise alone would nearly have doubled the stiffest
 
 
+@pytest.mark.parametrize(("noise_std", "prior_std"), [(0.0, 0.1), (0.06, 0.08), (0.08, 0.06)])
+def test_labels_scatter_least_where_the_conditioning_is_the_frame_itself(noise_std, prior_std):
+    """About the force of a mode of variance c by 1/σ_p² + σ_n²/(σ_p² c); their mean is the same."""
+    field = GaussianField(spread_covariance(4), noise_std=noise_std, prior_std=prior_std, path_std=1e-3)
+    flow = ContinuousFlow(field, noise_std=noise_std, prior_std=prior_std, path_std=1e-3, steps=2, nodes=8)
+    x = ((_draw((4000, 9), 21) * field.variances.sqrt()) @ field.modes.T).reshape(-1, 4, 3)
+    found = flow.sample(
+        flow.add_noise(x, drawn_by(torch.Generator().manual_seed(1))),
+        BEADS[:4],
+        drawn_by(torch.Generator().manual_seed(2)),
+    )
+    y, label = found.x.flatten(1) @ field.modes, found.score.flatten(1) @ field.modes
+    torch.testing.assert_close(y.var(0), field.variances, rtol=0.1, atol=0)
+    residual = label + y / field.variances
+    wanted = 1 / prior_std**2 + (noise_std / prior_std) ** 2 / field.variances
+    torch.testing.assert_close(residual.var(0), wanted, rtol=0.12, atol=0)
+    error = (wanted / len(x)).sqrt()
+    assert ((y * residual).mean(0) / y.std(0)).abs().max() < 4.5 * error.max()
+
+
 def test_estimated_divergence_has_no_bias_in_the_score_and_less_variance_with_more_probes(small_flow, frames):
     n_draws, z = 400, frames[:1]
     start = (z + 0.4 * centered(_draw(z.shape, 13))).expand(n_draws, -1, -1)
@@ -200,7 +220,7 @@ def test_probes_have_unit_covariance_in_the_subspace():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"noise_std": 0.0}, "noise_std above 0"),
+        ({"noise_std": -0.1}, "noise_std of at least 0"),
         ({"prior_std": math.nan}, "prior_std above 0"),
         ({"path_std": -0.01}, "path_std above 0"),
         ({"nodes": 0}, "nodes of at least 1"),

@@ -7,7 +7,6 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from ase_cg.errors import InputError
 from ase_cg.flows.cnf import ContinuousFlow
 from ase_cg.flows.conditional import ConditionalField, mean_free_directions
 from ase_cg.flows.coupling import CouplingFlow
@@ -232,8 +231,3 @@ def test_a_kernel_of_transitions_survives_its_file(field, frames, tmp_path):
     z = frames + 0.1
     for one, two in zip(flow.score(frames, z, TYPES), loaded.flow.score(frames, z, TYPES), strict=True):
         assert torch.equal(one, two)
-
-
-def test_a_flow_without_noise_needs_a_field_that_sees_the_conditioning():
-    with pytest.raises(InputError, match="noise_std above 0"):
-        ContinuousFlow(EGNN(2, features=4, n_layers=1), noise_std=0.0, prior_std=0.1)

@@ -221,13 +221,14 @@ def test_frames_are_rotated_uniformly():
     ("change", "message"),
     [
         ({"kernel": "cnff"}, "kernel.name cannot be 'cnff'"),
+        ({"kernel": {"name": "coupling", "noise_std": 0}}, "above 0: its samples begin with that noise"),
         ({"kernel": {"noise_std": -0.05}}, "kernel.noise_std cannot be -0.05"),
         ({"kernel": {"noise_std": 5.0}}, "kernel.noise_std cannot be 5.0: .* less than or equal to 1"),
         ({"kernel": {"prior_std": 0}}, "kernel.prior_std cannot be 0"),
         ({"kernel": {"nois_std": 0.05}}, "did you mean 'noise_std'"),
         ({"kernel": {"name": "coupling", "nodes": 3}}, "has 'nodes', which is a key of the kernel 'cnf'"),
         ({"kernel": {"blocks": 2}}, "has 'blocks', which is a key of the kernel 'coupling' and not of 'cnf'"),
-        ({"noise_std": 0.05}, "give kernel.noise_std"),
+        ({"noise_std": 0.05}, r"give kernel.prior_std \(of coupling flows kernel.noise_std\)"),
         ({"labels": "noise", "noise_std": 0.05}, "labels 'noise' use no kernel"),
     ],
 )
@@ -244,5 +245,7 @@ def test_the_kernel_of_flow_labels_has_a_default():
     assert recipe.flow_kernel.name == "cnf"
     whole = Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}, "labels": "flow", "kernel": "coupling"})
     assert Recipe.model_validate(whole.model_dump()) == whole
-    assert recipe.flow_kernel.noise_std == recipe.flow_kernel.start_std == 0.05
+    assert recipe.flow_kernel.conditioning_std == 0.0
+    assert recipe.flow_kernel.start_std == 0.07
+    assert whole.flow_kernel.conditioning_std == 0.05
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
