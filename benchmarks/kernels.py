@@ -171,6 +171,7 @@ def label_name(row: dict[str, Any]) -> str:
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw the PMF error over the bonds' Wasserstein distance: a colour for each label, a sign for each fraction."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     systems = [name for name in SYSTEMS if any(r["system"] == name and "figures" in r for r in rows)]
@@ -184,7 +185,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
             for position, row in enumerate(own):
                 x, y = (row["figures"][key]["value"] for key in ("bond_wasserstein_A", "pmf_error_kT"))
                 name = None if position else ", ".join(kind)
-                axis.scatter([x], [y], color=f"C{number % 10}", marker=SIGNS[row["fraction"]], label=name)
+                axis.scatter([x], [y], color=colormaps["tab20"](number % 20), marker=SIGNS[row["fraction"]], label=name)
         floor = done[0]["floor"]
         axis.axvline(floor["bond_wasserstein_A"]["value"], color="k", linewidth=1, linestyle=":", label="floor")
         axis.axhline(floor["pmf_error_kT"]["value"], color="k", linewidth=1, linestyle=":")
