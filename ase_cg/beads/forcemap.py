@@ -128,7 +128,7 @@ def check_force_map(
     InputError
         If W Cᵀ is not the identity, or atoms that are tied together have different coefficients.
     """
-    deviation = np.abs(force_map @ coordinate_map.T - np.eye(len(force_map)))
+    deviation = _deviation(force_map, coordinate_map)
     if deviation.max() > VALID_OF_OTHERS:
         first, second = np.unravel_index(int(deviation.argmax()), deviation.shape)
         raise InputError(
@@ -267,7 +267,11 @@ def tying_matrix(constraint_groups: Sequence[Sequence[int]], n_atoms: int) -> An
 
 def validity(force_map: NDArray[np.float64], coordinate_map: NDArray[np.float64]) -> float:
     """Return the largest deviation of W Cᵀ from the identity."""
-    return float(np.abs(force_map @ coordinate_map.T - np.eye(len(force_map))).max())
+    return float(_deviation(force_map, coordinate_map).max())
+
+
+def _deviation(force_map: NDArray[np.float64], coordinate_map: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.abs(force_map @ coordinate_map.T - np.eye(len(force_map)))
 
 
 def _coordinate_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
@@ -278,7 +282,7 @@ def _coordinate_map(coordinate_map: ArrayLike) -> NDArray[np.float64]:
 
 
 def _check_valid(force_map: NDArray[np.float64], matrix: NDArray[np.float64], what: str) -> None:
-    deviation = np.abs(force_map @ matrix.T - np.eye(len(matrix)))
+    deviation = _deviation(force_map, matrix)
     if not deviation.max() < VALID:
         between = deviation - np.diag(np.diag(deviation))
         first, second = np.unravel_index(int(between.argmax()), deviation.shape)

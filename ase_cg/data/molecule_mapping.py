@@ -172,6 +172,11 @@ class MoleculeMapping:
         if first.forces is None:
             return None
         if local is None:
+            if self.settings.force_map_file is not None:
+                raise InputError(
+                    f"force map {self.settings.force_map_file} has nothing to map: the forces are those on the beads "
+                    "already; leave it out"
+                )
             return ForceMap(np.eye(self.full_map.topology.n_beads), {"name": "as published"})
         with Progress(f"Fitting the force map of {self.settings.name}", total, quiet=quiet) as progress:
             mean = self._mean_weight()

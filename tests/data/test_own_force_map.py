@@ -104,3 +104,13 @@ def test_water_has_no_share(wet, tmp_path):
     np.save(tmp_path / "own.npy", own)
     with pytest.raises(InputError, match=r"forces of atom 30 .* water or an ion"):
         map_trajectory(trajectory, tmp_path / "other.h5", **options)
+
+
+def test_forces_on_beads_need_no_map(mapping, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "beads.npz", positions=rng.random((5, 6, 3)), forces=rng.random((5, 6, 3)))
+    np.save(tmp_path / "own.npy", np.eye(6))
+    options = mapping | {"force_map": tmp_path / "own.npy", "length_unit": "nm", "force_unit": "kJ/mol/nm"}
+    with pytest.raises(InputError, match="the forces are those on the beads already"):
+        map_trajectory(tmp_path / "beads.npz", tmp_path / "d.h5", **options)
+    assert not (tmp_path / "d.h5").exists()
