@@ -33,9 +33,12 @@ STAGES: tuple[tuple[str, tuple[float, ...], tuple[str, ...], tuple[float, ...], 
     ("dipeptide", (0.01,), LABELS[2:], (0.05,), (SHARPENED,)),
     ("dipeptide", (1, 0.01), LABELS[1:2], (0.1, 0.02), (PLAIN, SHARPENED)),
     ("chignolin", (0.1,), LABELS[:2], (0.1,), (SHARPENED,)),
-    ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (SHARPENED, PLAIN)),
-    ("chignolin", (0.1, 1), LABELS, (0.1,), (SHARPENED, PLAIN)),
-    ("chignolin", (0.1, 1), LABELS[1:], NOISE, (SHARPENED, PLAIN)),
+    ("chignolin", (0.1, 1), LABELS, (0.1,), (SHARPENED,)),
+    ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (SHARPENED,)),
+    ("chignolin", (0.1, 1), LABELS[1:], NOISE, (SHARPENED,)),
+    ("chignolin", (0.1, 1), LABELS[1:], (0.1,), (PLAIN,)),
+    ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (PLAIN,)),
+    ("chignolin", (0.1, 1), LABELS[1:], NOISE, (PLAIN,)),
 )
 PRIOR_NAME = "prior_only"
 SIGNS = {"atomistic": "o", "forces_and_noise": "s", "noise": "^"}

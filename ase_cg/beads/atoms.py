@@ -139,8 +139,17 @@ def read_beads(
     chosen = Resolution.of(resolution if model is None else model.card.resolution)  # type: ignore[arg-type]
     if residues:
         chosen = chosen.model_copy(update={"residues": {**chosen.residues, **residues}})
+    return beads_to_atoms(*read_bead_positions(path, chosen, positions), vocabulary)
+
+
+def read_bead_positions(
+    path: str | os.PathLike[str],
+    resolution: ResolutionSpec | Resolution,
+    positions: str | os.PathLike[str] | None = None,
+) -> tuple[BeadTopology, NDArray[np.float64]]:
+    """Read the beads of a structure file and their positions in Å, shape (N, 3); see :func:`read_beads`."""
     structure = read_structure(path)
-    mapped = bead_map(structure.topology, chosen)
+    mapped = bead_map(structure.topology, resolution)
     found = structure.positions if positions is None else _read_positions(Path(positions), structure.topology)
     if found is None:
         raise InputError(f"{path} holds no positions; give the file that does, such as positions='start.pdb'")
@@ -152,7 +161,7 @@ def read_beads(
         raise InputError(f"{positions} has {len(found)} atoms, but {path} has {mapped.n_atoms}")
     if not np.isfinite(beads).all():
         raise InputError(f"{positions or path} holds positions that are no numbers")
-    return beads_to_atoms(mapped.topology, beads, vocabulary)
+    return mapped.topology, beads
 
 
 def _read_positions(path: Path, topology: Any) -> NDArray[np.float64]:

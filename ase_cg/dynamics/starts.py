@@ -108,10 +108,11 @@ def read_start(
         raise InputError(f"{path} is no dataset, so there is no molecule {molecule!r} in it")
     if path.suffix.lower() in TRAJECTORIES:
         return _of_trajectory(model, path, replicas, rng, topology)
-    from ase_cg.beads.atoms import read_beads, read_topology
+    from ase_cg.beads.atoms import bead_types, read_bead_positions
 
-    positions = read_beads(path, model).get_positions()
-    beads = _whole(read_topology(path, model.card.resolution), model)
+    found, positions = read_bead_positions(path, model.card.resolution)
+    beads = _whole(found, model)
+    bead_types(beads.names, model.vocabulary)  # refuses beads that the model does not know
     return Start(path.stem, beads, np.repeat(positions[None], replicas, axis=0), (f"start {path}",) * replicas)
 
 

@@ -66,7 +66,14 @@ class Backbone(EnergyTerm):
         Distance in Å beyond which beads do not interact; energies and forces go to zero there smoothly.
     hyper_parameters : dict
         JSON-safe; the model file keeps them to build the backbone again.
+
+    Attributes
+    ----------
+    n_types : int, optional
+        Size of the vocabulary, where the subclass says it: a model with more bead names is refused.
     """
+
+    n_types: int | None = None
 
     def __init__(self, cutoff: float, hyper_parameters: dict[str, object]) -> None:
         super().__init__()

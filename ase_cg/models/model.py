@@ -105,6 +105,8 @@ class CGModel(nn.Module):
         for terms in (priors, training_priors):
             if terms is not None:
                 terms.check_vocabulary(vocabulary)
+        if backbone is not None and backbone.n_types is not None and backbone.n_types < len(vocabulary):
+            raise InputError(f"the network was made for {backbone.n_types} bead types, and there are {len(vocabulary)}")
         self.vocabulary = vocabulary
         self.card = card
         self.priors = priors

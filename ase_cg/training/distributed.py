@@ -1,5 +1,6 @@
 """Several processes that train one model together, as torchrun or SLURM started them."""
 
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import torch
 from ase_cg.errors import InputError, reason
 
 T = TypeVar("T")
+# While the first process simulates for validation, the others wait for it: longer than the 30 minutes of gloo.
+LONGEST_WAIT = dt.timedelta(days=1)
 
 
 class Launch(NamedTuple):
@@ -65,6 +68,7 @@ def training_together(device: torch.device) -> Iterator[Launch | None]:
         init_method=f"tcp://{environment.main_address}:{environment.main_port}" if _by_slurm(environment) else "env://",
         rank=environment.global_rank(),
         world_size=environment.world_size(),
+        timeout=LONGEST_WAIT,
     )
     try:
         yield launch

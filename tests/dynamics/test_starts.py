@@ -188,13 +188,14 @@ def test_starts_that_make_no_sense_name_the_frame_and_the_beads(model, ala2, ala
             check_conformations(one, ala2, broken, labels, "advice")
 
 
-@pytest.mark.filterwarnings("ignore:.*gap")
 def test_a_chain_that_is_broken_in_a_structure_file_is_named(model, model_file, example_data, tmp_path):
     lines = (example_data / "ala2.pdb").read_text().splitlines()
     moved = [f"{x[:30]}{float(x[30:38]) + 30:8.3f}{x[38:]}" if x[17:20] == "NME" and len(x) > 54 else x for x in lines]
     (tmp_path / "broken.pdb").write_text("\n".join(moved) + "\n")
-    with pytest.raises(InputError, match=r"broken.pdb: the chain is broken between beads 4 .* and 5 .*--minimize"):
+    broken = r"broken.pdb: the chain is broken between beads 4 .* and 5 .*--minimize"
+    with pytest.warns(UserWarning, match="gap") as told, pytest.raises(InputError, match=broken):
         simulate(model_file, tmp_path / "s", start=tmp_path / "broken.pdb", **SHORT)
+    assert sum("gap" in str(each.message) for each in told) == 1
 
 
 def test_minimize_mends_an_overlap(model, model_file, ala2, ala2_positions, tmp_path):

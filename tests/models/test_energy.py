@@ -12,6 +12,7 @@ from ase_cg.data.graph import concatenate, topology_graph
 from ase_cg.errors import InputError
 from ase_cg.models.backbones import backbone_class, make_backbone
 from ase_cg.models.base import energy_and_forces
+from ase_cg.models.model import CGModel
 from ase_cg.models.priors.harmonic import HarmonicAngles, HarmonicBonds
 from tests.conftest import SMALL_SCHNET
 
@@ -219,6 +220,12 @@ def test_unknown_names_and_hyper_parameters_are_named(monkeypatch):
 def test_a_bead_outside_the_vocabulary_is_named(ala2):
     with pytest.raises(InputError, match="'ACE:C' is not in the vocabulary"):
         topology_graph(ala2, ("ALA:N",))
+
+
+def test_a_network_for_fewer_types_than_the_vocabulary_has_is_refused(model):
+    small = make_backbone("schnet", len(model.vocabulary) - 1, SMALL_SCHNET)
+    with pytest.raises(InputError, match=r"the network was made for 5 bead types, and there are 6"):
+        CGModel(model.vocabulary, model.priors, model.card, backbone=small, backbone_name="schnet")
 
 
 def test_periodic_images_give_the_energy_of_the_whole_molecule(terms, graph):

@@ -59,6 +59,8 @@ def make_backbone(name: str, n_types: int, hyper_parameters: dict[str, Any]) -> 
         made: Backbone = cast("Any", cls)(n_types=n_types, **hyper_parameters)
     except TypeError as error:
         raise InputError(f"backbone {name!r} cannot be made with {hyper_parameters}: {reason(error)}") from error
+    if made.n_types is None:
+        made.n_types = n_types
     return made
 
 

@@ -65,6 +65,8 @@ class MACE(Backbone):
         If mace-torch is not installed, or a hyper-parameter is of the wrong kind.
     """
 
+    n_types: int
+
     def __init__(
         self,
         n_types: int,

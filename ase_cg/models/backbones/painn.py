@@ -139,6 +139,7 @@ class PaiNN(Backbone):
             "trainable_basis": bool(trainable_basis),
         }
         super().__init__(cutoff, given)
+        self.n_types = n_types
         self.basis = ExpNormalBasis(self.cutoff, n_basis, trainable=trainable_basis)
         self.embedding = nn.Embedding(n_types, features)
         layers = range(n_interactions)

@@ -102,6 +102,7 @@ class SchNet(Backbone):
         if not number or not 0 <= cutoff_lower < cutoff:
             raise InputError(f"schnet: cutoff_lower must lie between 0 and the cutoff, not {cutoff_lower!r}")
         super().__init__(cutoff, given | ({"cutoff_lower": cutoff_lower} if cutoff_lower else {}))
+        self.n_types = n_types
         self.cutoff_lower = float(cutoff_lower)
         self.basis = ExpNormalBasis(self.cutoff, n_basis, trainable=trainable_basis, lower=self.cutoff_lower)
         self.embedding = nn.Embedding(n_types, features)
