@@ -1,5 +1,6 @@
 """Short simulations of the model while it is trained, compared with frames of the data."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,25 +106,39 @@ class ValidationSimulation(lightning.Callback):
         self._distances = dict(state_dict)
 
     def measure(self, backbone: Backbone) -> dict[str, float]:
-        """Simulate and return the distances; all infinite if positions or forces explode."""
+        """Simulate and return the distances; all infinite if positions or forces of all replicas explode.
+
+        Frames of a replica that explodes count as being nowhere in the data. The divergence is then at most
+        (1 − f) JS + f ln 2, with f the share of such replicas and JS that of the others, because it is convex.
+        """
         model = self._make_model(backbone)
         found = []
         for reference, compared in zip(self._references, self._features, strict=True):
             try:
-                frames = simulated(model, reference, self._settings, self._device)
+                frames, stopped = simulated(model, reference, self._settings, self._device)
             except (SimulationError, StartError):
                 return dict.fromkeys(SIMULATION_METRICS, float("inf"))
-            found.append(distances(frames, reference, compared, self._settings.bins))
+            divergence, bonds = distances(frames, reference, compared, self._settings.bins)
+            found.append(((1 - stopped) * divergence + stopped * math.log(2), bonds))
         return dict(zip(SIMULATION_METRICS, np.mean(found, axis=0).tolist(), strict=True))
 
 
-def simulated(model: CGModel, reference: Reference, settings: ValidationSimulationSection, device: str) -> Frames:
-    """Return frames of replicas that start from frames of a reference, shape (F, N, 3), in Å.
+def simulated(
+    model: CGModel, reference: Reference, settings: ValidationSimulationSection, device: str
+) -> tuple[Frames, float]:
+    """Simulate replicas that start from frames of a reference.
+
+    Returns
+    -------
+    ndarray, shape (F, N, 3)
+        Frames in Å of the replicas that did not explode.
+    float
+        The share of those that did.
 
     Raises
     ------
     SimulationError
-        If positions explode.
+        If positions of all replicas explode.
     StartError
         If forces are beyond the limit at the start already.
     """
@@ -146,4 +161,5 @@ def simulated(model: CGModel, reference: Reference, settings: ValidationSimulati
         simulation.step(steps)
         if report >= int(settings.discard * reports):
             kept.append(simulation.positions)
-    return np.concatenate(kept)
+    good = np.delete(np.stack(kept, 1), list(simulation.stopped), axis=0)
+    return good.reshape(-1, *good.shape[2:]), len(simulation.stopped) / settings.replicas

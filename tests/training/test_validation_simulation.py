@@ -10,6 +10,8 @@ import torch
 from ase_cg import CGModel, InputError, Recipe, train
 from ase_cg.analysis.features import bond_lengths
 from ase_cg.data.dataset_writer import create_dataset
+from ase_cg.dynamics.failures import Stop
+from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.files import read_record
 from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.training.simulation_distances import Reference, distances, features
@@ -106,6 +108,23 @@ def test_a_simulation_finds_the_right_model_and_an_exploding_one_counts_as_worst
         wrong.priors.terms["bonds"] = bonds
         found = ValidationSimulation(settings, references, lambda _, m=wrong: m, "cpu").measure(None)
         assert found["simulation_js"] == (np.inf if worst else pytest.approx(np.log(2), rel=0.3))
+
+
+def test_a_replica_that_explodes_counts_as_nowhere_in_the_data(dimer_model, monkeypatch):
+    frames = _bonds(400, 3.0, 0)
+    settings = ValidationSimulationSection(replicas=40, duration="4 ps", friction="5 /ps", bins=15)
+    references = (Reference(two_bead_topology(), frames, None),)
+    simulation = ValidationSimulation(settings, references, lambda _: dimer_model, "cpu")
+    whole = simulation.measure(None)
+    step = ReplicaSimulation.step
+
+    def lose(self, steps):
+        step(self, steps)
+        self.stopped |= {place: Stop(place, 0, 1, "torn", None, None) for place in (3, 7)}
+
+    monkeypatch.setattr(ReplicaSimulation, "step", lose)
+    found = simulation.measure(None)
+    assert found["simulation_js"] == pytest.approx(0.95 * whole["simulation_js"] + 0.05 * np.log(2), abs=0.01)
 
 
 def test_simulations_are_logged_and_choose_the_checkpoint(dataset_file, tmp_path, monkeypatch):
