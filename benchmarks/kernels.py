@@ -10,9 +10,10 @@ at the end, or with ``--table`` of what there is so far, and keeps it as ``kerne
 """
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
     "coupling": {"name": "coupling"},
 }
+ONCE = ("cnf_published", "cnf_wide")  # other widths, on all frames of the dipeptide only
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
 FIGURES = {"PMF error / kT": ("pmf_error_kT", ".2f"), "Jensen–Shannon / nats": ("jensen_shannon_nats", ".4f")}
@@ -66,6 +68,15 @@ class KernelStudy(Study):
         epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
         # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
         return recipe | {"kernel": KERNELS[case.kernel] | {"epochs": epochs, "batch_size": 128}}
+
+    def train(self, case: Case) -> Path:
+        """Train the model of a case; labels of a flow that another case has made are not made again."""
+        if isinstance(case, KernelCase) and case.labels == "flow_and_forces":
+            made = self.folder / replace(case, labels="flow").folder / "training" / "flow"
+            place = self.folder / case.folder / "training" / "flow"
+            if (made.parent / "model.safetensors").is_file() and not place.parent.exists():
+                shutil.copytree(made, place)
+        return super().train(case)
 
     def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
         """Simulate and judge a model; of flows with what their labels cost."""
@@ -100,20 +111,23 @@ def costs(folder: Path, dataset: Path) -> dict[str, Any]:
 def all_rows(seeds: list[int]) -> list[Row]:
     """Return the rows of the study in the order in which they are made."""
     rows: list[Row] = []
+    later: list[Row] = []
     for seed, (system, fractions) in product(seeds, (("dipeptide", (1, 0.1, 0.01)), ("chignolin", (0.1, 1)))):
         for fraction in fractions:
-            rows.append((KernelCase(system, fraction, "flow", None, seed, "cnf"), SHARPENED))
+            place = (system, fraction, seed)
+            rows.append(flow_row(*place, "cnf"))
             rows += [(Case(system, fraction, "noise", std, seed), p) for std in (0.1, 0.05) for p in (PLAIN, SHARPENED)]
-            rows.append((KernelCase(system, fraction, "flow", None, seed, "coupling"), SHARPENED))
-            rows += [
-                (KernelCase(system, fraction, "flow", None, seed, kernel), SHARPENED)
-                for kernel in ("cnf_published", "cnf_wide")
-            ]
-            rows.append((KernelCase(system, fraction, "flow_and_forces", None, seed, "cnf"), SHARPENED))
             rows.append((Case(system, fraction, "atomistic", None, seed), SHARPENED))
             both = [Case(system, fraction, "forces_and_noise", std, seed) for std in (0.05, 0.1)]
             rows += [(case, priors) for case in both for priors in (SHARPENED, PLAIN)]
-    return rows
+            later += [flow_row(*place, "cnf", "flow_and_forces"), flow_row(*place, "coupling")]
+            later += [flow_row(*place, kernel) for kernel in ONCE if place == ("dipeptide", 1, 0)]
+    return rows + later
+
+
+def flow_row(system: str, fraction: float, seed: int, kernel: str, labels: str = "flow") -> Row:
+    """Return the row of a flow."""
+    return KernelCase(system, fraction, labels, None, seed, kernel), SHARPENED
 
 
 def main() -> None:
