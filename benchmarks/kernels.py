@@ -10,10 +10,9 @@ at the end, or with ``--table`` of what there is so far, and keeps it as ``kerne
 """
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,11 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_published": {"name": "cnf", "noise_std": 0.05, "prior_std": 0.05},  # the same flow, and noisier labels
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
     "coupling": {"name": "coupling"},
+    "transition": {"name": "transition", "lag": "10 ps"},
 }
-ONCE = ("cnf_published", "cnf_wide")  # other widths, on all frames of the dipeptide only
+# On all frames of the dipeptide only: other widths; and transitions, whose frames are one trajectory.
+ONCE = ("transition", "cnf_published", "cnf_wide")
+FRAME_INTERVAL = "10 ps"  # of the dipeptide
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
 FIGURES = {"PMF error / kT": ("pmf_error_kT", ".2f"), "Jensen–Shannon / nats": ("jensen_shannon_nats", ".4f")}
@@ -67,16 +69,10 @@ class KernelStudy(Study):
             return recipe
         epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
         # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
-        return recipe | {"kernel": KERNELS[case.kernel] | {"epochs": epochs, "batch_size": 128}}
-
-    def train(self, case: Case) -> Path:
-        """Train the model of a case; labels of a flow that another case has made are not made again."""
-        if isinstance(case, KernelCase) and case.labels == "flow_and_forces":
-            made = self.folder / replace(case, labels="flow").folder / "training" / "flow"
-            place = self.folder / case.folder / "training" / "flow"
-            if (made.parent / "model.safetensors").is_file() and not place.parent.exists():
-                shutil.copytree(made, place)
-        return super().train(case)
+        recipe["kernel"] = KERNELS[case.kernel] | {"epochs": epochs, "batch_size": 128}
+        if "lag" in recipe["kernel"]:
+            recipe["data"]["frame_interval"] = FRAME_INTERVAL
+        return recipe
 
     def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
         """Simulate and judge a model; of flows with what their labels cost."""
@@ -94,14 +90,15 @@ def costs(folder: Path, dataset: Path) -> dict[str, Any]:
     kernel = FlowKernel.load(folder / "flow.safetensors")
     with Dataset.open(dataset) as opened:
         molecule = opened.only_molecule()
-        x = torch.from_numpy(molecule.coordinates(np.arange(TIMED_FRAMES)))
+        earlier, x = (torch.from_numpy(molecule.coordinates(np.arange(TIMED_FRAMES) + n)).float() for n in (0, 1))
         types = kernel.types_of(molecule.name)
         kT = thermal_energy(molecule.temperature)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     started = time.process_time()
     for rows in torch.arange(TIMED_FRAMES).split(16):
-        label_batch(kernel.flow, types, x[rows].float(), (0,), rows, kT=kT)
+        from_earlier = None if kernel.lag is None else earlier[rows]
+        label_batch(kernel.flow, types, x[rows], (0,), rows, kT=kT, earlier=from_earlier)
     label_seconds = (time.process_time() - started) / TIMED_FRAMES
     torch.set_num_threads(threads)
     begun, ended = ((folder / name).stat().st_mtime for name in ("training.json", "flow.safetensors"))
