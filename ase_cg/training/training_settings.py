@@ -28,6 +28,7 @@ class ValidationSimulationSection(Section):
     bins: int = Field(default=30, ge=2)
     reference: Path | None = None
     seed: int = Field(default=0, ge=0)
+    compile: bool = False  # anew for every simulation, whose weights are others
 
     @field_validator("friction")
     @classmethod

@@ -29,8 +29,13 @@ def read_references(data: TrainingData, settings: ValidationSimulationSection) -
     Raises
     ------
     InputError
-        If the reference has other beads.
+        If the reference has other beads, or a molecule is too large to be compiled.
     """
+    if settings.compile:
+        from ase_cg.inference.compiled import check_size
+
+        for molecule in data.molecules:
+            check_size(molecule.topology)
     path = settings.reference or data.path
     found = []
     with Dataset.open(path) as dataset:
@@ -141,14 +146,22 @@ def simulated(
         If positions of all replicas explode.
     StartError
         If forces are beyond the limit at the start already.
+    InputError
+        If the model cannot be compiled.
     """
     from ase_cg.dynamics.replicas import ReplicaSimulation
 
     weights = np.ones(len(reference.frames)) if reference.weights is None else reference.weights
+    starts = reference.frames[drawn_by_weight(weights, settings.replicas)]
+    compiled = None
+    if settings.compile:
+        options: dict[str, Any] = {"replicas": len(starts), "device": device, "frames": starts, "quiet": True}
+        compiled = model.compile(reference.topology, **options)
     simulation = ReplicaSimulation(
         model,
-        reference.frames[drawn_by_weight(weights, settings.replicas)],
+        starts,
         topology=reference.topology,
+        compiled=compiled,
         time_step=quantity(settings.time_step, "time"),
         friction=quantity(settings.friction, "rate"),
         seed=settings.seed,

@@ -16,7 +16,7 @@ from ase_cg.files import read_record
 from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.training.simulation_distances import Reference, distances, features
 from ase_cg.training.training_settings import ValidationSimulationSection
-from ase_cg.training.validation_simulation import ValidationSimulation
+from ase_cg.training.validation_simulation import ValidationSimulation, simulated
 from ase_cg.units import thermal_energy
 from tests.conftest import SMALL_SCHNET, two_bead_topology
 
@@ -125,6 +125,19 @@ def test_a_replica_that_explodes_counts_as_nowhere_in_the_data(dimer_model, monk
     monkeypatch.setattr(ReplicaSimulation, "step", lose)
     found = simulation.measure(None)
     assert found["simulation_js"] == pytest.approx(0.95 * whole["simulation_js"] + 0.05 * np.log(2), abs=0.01)
+
+
+def test_a_compiled_validation_simulation_goes_the_same_way(model, ala2, ala2_positions):
+    frames = ala2_positions + 0.02 * np.random.default_rng(0).standard_normal((20, 6, 3))
+    found = []
+    for compiled in (False, True):
+        settings = ValidationSimulationSection(**SHORT | {"compile": compiled})
+        positions, stopped = simulated(model, Reference(ala2, frames, None), settings, "cpu")
+        assert stopped == 0
+        found.append(positions)
+    assert found[1].shape == (16, 6, 3)
+    assert np.abs(found[0][-4:] - frames[:4]).max() > 0.05
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
 def test_simulations_are_logged_and_choose_the_checkpoint(dataset_file, tmp_path, monkeypatch):
