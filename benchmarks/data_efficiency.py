@@ -21,6 +21,7 @@ from study_command import Row, study_command
 from systems import SYSTEMS
 
 PLAIN, SHARPENED = (), None  # some kinds of modes are sharpened alone for one case, to see what each does
+BONDS = ("bonds",)  # what is sharpened of chignolin: its angles and dihedrals are too soft to be blurred
 NOISE = (0.02, 0.05, 0.1, 0.2, 0.3)  # Å
 LABELS = ("atomistic", "forces_and_noise", "noise")
 # Each stage: molecule, fractions, labels, noise levels, priors. What an earlier stage has is left out.
@@ -32,11 +33,10 @@ STAGES: tuple[tuple[str, tuple[float, ...], tuple[str, ...], tuple[float, ...], 
     ("dipeptide", (0.1,), LABELS[:2], (0.05,), (SHARPENED,)),
     ("dipeptide", (0.01,), LABELS[2:], (0.05,), (SHARPENED,)),
     ("dipeptide", (1, 0.01), LABELS[1:2], (0.1, 0.02), (PLAIN, SHARPENED)),
-    ("chignolin", (0.1,), LABELS[:2], (0.1,), (SHARPENED,)),
-    ("chignolin", (0.1, 1), LABELS, (0.1,), (SHARPENED,)),
+    ("chignolin", (0.1, 1), LABELS, (0.1,), (BONDS,)),
     ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (SHARPENED,)),
-    ("chignolin", (0.1, 1), LABELS[1:], NOISE, (SHARPENED,)),
-    ("chignolin", (0.1, 1), LABELS[1:], (0.1,), (PLAIN,)),
+    ("chignolin", (0.1, 1), LABELS[1:], NOISE, (BONDS,)),
+    ("chignolin", (0.1, 1), LABELS[1:], (0.1,), (PLAIN, SHARPENED)),
     ("dipeptide", (1, 0.1, 0.01), LABELS[1:], NOISE, (PLAIN,)),
     ("chignolin", (0.1, 1), LABELS[1:], NOISE, (PLAIN,)),
 )
