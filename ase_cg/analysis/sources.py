@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers.frames import chunk_frames
-from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, SAME_TEMPERATURE, replica_paths
+from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, SAME_TEMPERATURE, is_growing, replica_paths
 from ase_cg.errors import InputError, reason
 from ase_cg.files import file_hash, read_record
 
@@ -192,7 +192,7 @@ def _open_simulation(folder: Path, name: str) -> FrameSource:
     expected = [entry["file"] for entry in record.get("trajectories", ())] or [
         f"replica_{number:03d}.h5" for number in range(record["replicas"])
     ]
-    if set(expected) - {path.name for path in paths} - set(stopped):
+    if is_growing(record) or set(expected) - {path.name for path in paths} - set(stopped):
         raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")
     chosen, temperature = _of_one_temperature(folder, record, paths)
     opened = [_open_replica(path) for path in chosen]

@@ -52,11 +52,13 @@ def simulate(
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,  # noqa: A002
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a simulation that was stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is there, perhaps to a longer duration.")
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate replicas of one or several molecules; --resume goes on with a run that was stopped."""
+    """Simulate replicas of one or several molecules; --resume goes on with a run, or makes it longer."""
     chosen = _temperatures(temperature, temperatures, temperature_range, replicas)
     from ase_cg.dynamics.interruption import Interrupted
     from ase_cg.dynamics.output import stopped_replicas

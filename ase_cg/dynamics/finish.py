@@ -47,35 +47,39 @@ def summary(batches: Sequence[Batch], entries: Sequence[dict[str, Any]], speed: 
     return {"stopped": stopped, **({"exchanges": exchanges} if exchanges else {}), **speed}
 
 
-def write_results(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]], *, alone: bool) -> None:
-    """Write the trajectories of a batch, the last steps of replicas that were stopped, and who was exchanged."""
+def write_results(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]], *, before: int, alone: bool) -> None:
+    """Write the trajectories of a batch, the last steps of replicas that were stopped, and who was exchanged.
+
+    The first frames, as many as `before`, are in the files already.
+    """
     files = [folder / entries[number]["file"] for number in batch.group.numbers]
     for first in range(0, len(files), FILES_AT_ONCE):
-        _write_trajectories(batch, files, slice(first, min(first + FILES_AT_ONCE, len(files))))
+        _write_trajectories(batch, files, slice(first, min(first + FILES_AT_ONCE, len(files))), before)
     step_time = quantity(batch.settings.time_step, "time") / PICOSECOND
     for place, stop in batch.simulation.stopped.items():
         if len(stop.last_steps):
             path = files[place].with_name(f"stopped_{files[place].name}")
             write_trajectory(path, stop.last_frames, step_time * np.array(stop.last_steps), batch.group.topology)
     if batch.tempering is not None and batch.reports_done:
-        _write_walkers(folder / ("exchanges.h5" if alone else f"{batch.group.name}_exchanges.h5"), batch)
+        _write_walkers(folder / ("exchanges.h5" if alone else f"{batch.group.name}_exchanges.h5"), batch, before)
 
 
-def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice) -> None:
+def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice, before: int) -> None:
     places = range(len(files))[some]
     stopped = batch.simulation.stopped
     per_frame = batch.settings.steps_per_frame
     ends = [stopped[p].last_good_step // per_frame if p in stopped else batch.reports_done for p in places]
     with ExitStack() as stack:
         writers = []
-        for place in places:
+        for place, end in zip(places, ends, strict=True):
             partial = stack.enter_context(written_whole(files[place], overwrite=True))
-            writers.append(TrajectoryWriter(partial, batch.group.topology))
+            after = (files[place], min(before, end)) if before and end else None
+            writers.append(TrajectoryWriter(partial, batch.group.topology, after))
             stack.callback(writers[-1].close)
         for place, writer, end in zip(places, writers, ends, strict=True):
             if end == 0:  # a file needs a frame: where the replica started
                 writer.write(batch.group.positions[place][None], np.zeros(1))
-        done = 0
+        done = before
         names = ("frames", "potential", "kinetic")
         segments = zip(batch.store.segments("times"), *(batch.store.segments(n, some) for n in names), strict=True)
         for times, frames, potential, kinetic in segments:
@@ -87,13 +91,17 @@ def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice) -> Non
             done += len(times)
 
 
-def _write_walkers(path: Path, batch: Batch) -> None:
+def _write_walkers(path: Path, batch: Batch, before: int) -> None:
     import h5py
 
+    found = {"time": list(batch.store.segments("times")), "walker": list(batch.store.segments("walkers"))}
+    if before:
+        with h5py.File(path, "r") as file:
+            found = {name: [file[name][:before], *parts] for name, parts in found.items()}
     with written_whole(path, overwrite=True) as partial, h5py.File(partial, "w") as file:
-        file["time"] = np.concatenate(list(batch.store.segments("times")))
+        file["time"] = np.concatenate(found["time"])
         file["time"].attrs["units"] = "ps"
-        file["walker"] = np.concatenate(list(batch.store.segments("walkers")))
+        file["walker"] = np.concatenate(found["walker"])
         file["replica"] = batch.group.numbers
         file["temperature"] = batch.simulation.temperatures
         file["temperature"].attrs["units"] = "K"

@@ -1,18 +1,19 @@
 """The folder of a simulation: what may be done with it, and what it says at the end."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ase_cg.dynamics.finish import trajectory_entries
-from ase_cg.dynamics.segments import remove_segments
+from ase_cg.dynamics.segments import SegmentStore, remove_segments
 from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.starts import Group
 from ase_cg.dynamics.trajectory import replica_paths
 from ase_cg.errors import InputError, SimulationError
 from ase_cg.files import read_record, write_record
+from ase_cg.units import whole_ratio
 
 
 def look(folder: Path, settings: SimulationSettings, *, resume: bool, overwrite: bool) -> bool:
@@ -25,13 +26,29 @@ def look(folder: Path, settings: SimulationSettings, *, resume: bool, overwrite:
     if overwrite:
         return False
     settings.check_same(record)
+    done = finished(folder)
     if not resume:
-        state = "finished" if finished(folder) else "unfinished"
         raise InputError(
-            f"{folder} holds this simulation already, {state}; go on with --resume (resume=True), or discard it with "
-            "--overwrite (overwrite=True)"
+            f"{folder} holds this simulation already, {'finished' if done else 'unfinished'}; go on with --resume "
+            "(resume=True), or discard it with --overwrite (overwrite=True)"
         )
-    return True
+    found = read_record(record)
+    if (
+        done
+        and frames_of(found) < settings.n_frames
+        and not any((folder / "segments").glob("*/checkpoint.safetensors"))
+    ):
+        raise InputError(
+            f"{folder} holds a finished simulation of {found['duration']} without its last state, so it cannot be made "
+            "longer; start another one, in another folder, from its trajectories"
+        )
+    # Where trajectories were deleted after the end, all is made again.
+    return done or "summary" not in found
+
+
+def frames_of(record: Mapping[str, Any]) -> int:
+    """Return the number of frames of the simulation that a ``simulation.json`` describes."""
+    return whole_ratio(record["duration"], record["report_interval"], ("duration", "report_interval"))
 
 
 def finished(folder: Path) -> bool:
@@ -39,6 +56,19 @@ def finished(folder: Path) -> bool:
     found = read_record(folder / "simulation.json")
     expected = len(found.get("trajectories", range(found["replicas"])))
     return len(replica_paths(folder)) == expected and ("summary" in found or not (folder / "segments").exists())
+
+
+def make_longer(folder: Path, settings: SimulationSettings, stores: Sequence[SegmentStore]) -> None:
+    """Say that a simulation that is there, finished or not, goes on to another duration, if it does."""
+    record = read_record(folder / "simulation.json")
+    before = frames_of(record)
+    if before == settings.n_frames:
+        return
+    if record.pop("summary", None) is not None:
+        for store in stores:
+            store.forget_segments()  # unless that was done at the end, which may have been a kill
+        record["frames_before"] = before
+    write_record(folder / "simulation.json", record | {"duration": settings.duration})
 
 
 def begin(folder: Path, settings: SimulationSettings, model_temperature: float, groups: Sequence[Group]) -> None:

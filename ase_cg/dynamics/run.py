@@ -10,7 +10,7 @@ from ase_cg.dynamics.finish import summary, write_results
 from ase_cg.dynamics.heating import HeatingWatch
 from ase_cg.dynamics.interruption import Interrupted, StopRequest, stop_requests
 from ase_cg.dynamics.replicas import ReplicaSimulation
-from ase_cg.dynamics.segments import SegmentStore, remove_segments
+from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.starts import Group
 from ase_cg.dynamics.tempering import ParallelTempering
@@ -54,7 +54,8 @@ def run(
         speed = _advance(batches, settings, clock, quiet=quiet)
         record = read_record(folder / "simulation.json")
         for batch in batches:
-            write_results(folder, batch, record["trajectories"], alone=len(batches) == 1)
+            before = record.get("frames_before", 0)
+            write_results(folder, batch, record["trajectories"], before=before, alone=len(batches) == 1)
         write_record(folder / "simulation.json", record | {"summary": summary(batches, record["trajectories"], speed)})
     except OSError as error:
         kept = min(batch.reports_kept for batch in batches)
@@ -62,7 +63,8 @@ def run(
             f"{error.filename or folder} could not be written ({error.strerror or error}); all {kept} frames reported "
             "until the last checkpoint are kept: make room, and go on with --resume (resume=True)"
         ) from error
-    remove_segments(folder / "segments")
+    for store in stores:
+        store.forget_segments()
 
 
 def _advance(

@@ -76,6 +76,14 @@ class SegmentStore:
         for number in range(self.count()):
             yield _load(self._segment(number), name, columns)[name]
 
+    def forget_segments(self) -> None:
+        """Delete the segments, whose frames are in trajectories by now, and keep the state after the last of them."""
+        if (kept := self.state()) is not None:
+            _save(self._checkpoint, kept[0], {"segments": "0", "state": kept[1]})
+        self._count = None
+        for path in self.folder.glob("[0-9]*.safetensors"):
+            path.unlink()
+
     @property
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"

@@ -99,11 +99,13 @@ class SimulationSettings:
         return whole_ratio(self.exchange_interval, self.time_step, ("exchange_interval", "time_step"))
 
     def check_same(self, record: Path) -> None:
-        """Raise :class:`InputError` if a record is of a simulation with other settings."""
+        """Raise :class:`InputError` if a record is of a simulation with other settings; it may be a shorter one."""
         found = read_record(record)
         defaults: dict[str, Any] = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         for key, value in asdict(self).items():
             other = found.get(key, defaults.get(key))
+            if key == "duration" and quantity(str(other), "time") <= quantity(self.duration, "time"):
+                continue
             if other != value:
                 was = "" if key in CONTENT else f" ({other})"
                 raise InputError(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ase_cg.data.graph import n_pairs
 from ase_cg.dynamics.batch import CheckpointClock
-from ase_cg.dynamics.output import begin, conclude, finished, look
+from ase_cg.dynamics.output import begin, conclude, finished, frames_of, look, make_longer
 from ase_cg.dynamics.prepare import prepare
 from ase_cg.dynamics.run import run
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.settings import SimulationSettings, content_hash
 from ase_cg.dynamics.starts import Group, grouped, read_start, start_file
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, file_hash, locked
+from ase_cg.files import existing_file, file_hash, locked, read_record
 from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
 from ase_cg.threads import threads_for
@@ -87,7 +87,8 @@ def simulate(
     compile : bool
         Compile the model for these molecules and replicas first.
     resume : bool
-        Go on with what the folder holds of the same simulation, or return at once if it is finished.
+        Go on with what the folder holds of the same simulation, finished or not, to a duration that may be longer than
+        it was; return at once if all is done.
     overwrite : bool
         Discard what the folder holds of another run.
     quiet : bool
@@ -139,7 +140,7 @@ def simulate(
     clock = _clock(settings, checkpoint_interval)
     folder = Path(output)
     going_on = look(folder, settings, resume=resume, overwrite=overwrite)
-    if going_on and finished(folder):
+    if going_on and finished(folder) and settings.n_frames == frames_of(read_record(folder / "simulation.json")):
         conclude(folder, again=True)
         return folder
     _warn_of_temperatures(settings, loaded.card.temperature)
@@ -173,7 +174,9 @@ def _run_groups(
         ]
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "segments"):
-            if not going_on:
+            if going_on:
+                make_longer(folder, settings, stores)
+            else:
                 begin(folder, settings, model.card.temperature, groups)
             run(folder, made, stores, settings, clock, quiet=quiet)
 

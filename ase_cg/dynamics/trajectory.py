@@ -1,8 +1,9 @@
 """The trajectories of a finished simulation: MDTraj's HDF5, one file a replica."""
 
 import errno
+import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,16 +39,21 @@ class TrajectoryWriter:
     path : Path
     topology : BeadTopology
         Of N beads.
+    after : tuple of Path and int, optional
+        A file of this kind, and how many of its frames come first, just as they are.
     """
 
-    def __init__(self, path: Path, topology: BeadTopology) -> None:
+    def __init__(self, path: Path, topology: BeadTopology, after: tuple[Path, int] | None = None) -> None:
         from mdtraj.formats import HDF5TrajectoryFile
 
         self._path = path
         self._freedom = 3 * topology.n_beads
+        if after is not None:
+            _copy_first_frames(after[0], path, after[1])
         with self._os_errors():
-            self._file = HDF5TrajectoryFile(str(path), "w")
-            self._file.topology = topology.to_mdtraj()
+            self._file = HDF5TrajectoryFile(str(path), "w" if after is None else "a")
+            if after is None:
+                self._file.topology = topology.to_mdtraj()
 
     def write(self, frames: NDArray[Any], times: NDArray[np.float64], energies: Energies | None = None) -> None:
         """Append frames (F, N, 3) in Å at times (F,) in ps."""
@@ -74,6 +80,15 @@ class TrajectoryWriter:
             raise OSError(errno.EIO, reason(error), str(self._path)) from error
 
 
+def _copy_first_frames(source: Path, path: Path, frames: int) -> None:
+    import h5py
+
+    shutil.copyfile(source, path)
+    with h5py.File(path, "r+") as file:
+        for name in set(file) - {"topology"}:
+            file[name].resize(frames, axis=0)
+
+
 def write_trajectory(path: Path, frames: NDArray[Any], times: NDArray[np.float64], topology: BeadTopology) -> None:
     """Write frames (F, N, 3) in Å at times (F,) in ps as MDTraj's HDF5."""
     with written_whole(path, overwrite=True) as partial:
@@ -91,6 +106,11 @@ def replica_paths(folder: Path) -> list[Path]:
     if entries is None:
         return sorted(folder.glob("replica_*.h5"))
     return [folder / entry["file"] for entry in entries if (folder / entry["file"]).is_file()]
+
+
+def is_growing(record: Mapping[str, Any]) -> bool:
+    """Whether a finished simulation is being made longer, so that its trajectories are those of the shorter one."""
+    return "frames_before" in record and "summary" not in record
 
 
 def read_simulation(
@@ -123,7 +143,7 @@ def read_simulation(
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
     settings = read_record(record)
     paths = replica_paths(folder)
-    if len(paths) != len(settings.get("trajectories", range(settings["replicas"]))):
+    if is_growing(settings) or len(paths) != len(settings.get("trajectories", range(settings["replicas"]))):
         raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")
     chosen = paths if "trajectories" not in settings else _chosen(folder, settings, start, temperature)
     stopped = {entry["file"] for entry in settings.get("summary", {}).get("stopped", [])}

@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,10 +16,11 @@ import mdtraj
 import numpy as np
 import pytest
 
-from ase_cg import simulate
-from ase_cg.dynamics import prepare
+from ase_cg import analyze, simulate
+from ase_cg.dynamics import finish, prepare
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
+from ase_cg.dynamics.trajectory import read_simulation
 from ase_cg.errors import InputError
 from ase_cg.progress import Progress
 from tests.dynamics.test_explosions import with_an_edge
@@ -138,6 +140,84 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
     again = simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
     assert same(contents(whole), contents(again))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_longer_duration_goes_on_bit_by_bit(prior_file, dataset_file, tmp_path, monkeypatch, finished):
+    """From its end or from where it was stopped, to a first and a second longer duration."""
+    options = OPTIONS | {"start": dataset_file}
+    simulate(prior_file, tmp_path / "whole", **options)
+    folder = tmp_path / "s"
+    if finished:
+        simulate(prior_file, folder, **options | {"duration": "0.5 ps"})
+        assert {path.name for path in (folder / "segments" / "0").iterdir()} == {
+            "checkpoint.safetensors",
+            "start.safetensors",
+        }
+    else:
+        reports, advance = itertools.count(1), Progress.advance
+
+        def ask(progress, *args, **kwargs):
+            advance(progress, *args, **kwargs)
+            if next(reports) == 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Progress, "advance", ask)
+        with pytest.raises(Interrupted):
+            simulate(prior_file, folder, **options | {"duration": "0.5 ps"})
+    with pytest.raises(InputError, match="go on with --resume"):
+        simulate(prior_file, folder, **options | {"duration": "0.8 ps"})
+    simulate(prior_file, folder, resume=True, **options | {"duration": "0.8 ps"})
+    with pytest.raises(InputError, match=r"another duration \(0.8 ps\)"):
+        simulate(prior_file, folder, resume=True, **options | {"duration": "0.5 ps"})
+    simulate(prior_file, folder, resume=True, **options)
+    arrays, record = contents(tmp_path / "whole")
+    longer, found = contents(folder)
+    assert found.pop("frames_before") == 40
+    assert found == record
+    assert longer.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(longer[name], array), name
+    read_simulation(folder)
+
+
+def test_a_run_made_longer_is_unfinished_until_its_end(prior_file, dataset_file, tmp_path, monkeypatch):
+    """Killed while the longer trajectories are written, some of them are long already, and none twice as long."""
+    options = OPTIONS | {"start": dataset_file}
+    simulate(prior_file, tmp_path / "whole", **options)
+    folder = simulate(prior_file, tmp_path / "s", **options | {"duration": "0.5 ps"})
+    write = finish.TrajectoryWriter.close
+    closed = []
+
+    def fail(self):
+        write(self)
+        closed.append(self)
+        if len(closed) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
+
+    monkeypatch.setattr(finish.TrajectoryWriter, "close", fail)
+    monkeypatch.setattr(finish, "FILES_AT_ONCE", 1)
+    with pytest.raises(InputError, match="could not be written"):
+        simulate(prior_file, folder, resume=True, **options)
+    monkeypatch.undo()
+    lengths = [len(mdtraj.load(path)) for path in sorted(folder.glob("replica_*.h5"))]
+    assert lengths == [60, 25, 25]
+    with pytest.raises(InputError, match="not finished"):
+        read_simulation(folder)
+    with pytest.raises(InputError, match="not finished"):
+        analyze(folder, dataset_file, quiet=True)
+    simulate(prior_file, folder, resume=True, **options)
+    arrays, longer = contents(tmp_path / "whole")[0], contents(folder)[0]
+    assert all(np.array_equal(longer[name], array) for name, array in arrays.items())
+
+
+def test_without_its_last_state_a_finished_run_stays_as_long_as_it_is(prior_file, dataset_file, tmp_path):
+    options = OPTIONS | {"start": dataset_file, "duration": "0.1 ps"}
+    folder = simulate(prior_file, tmp_path / "s", **options)
+    shutil.rmtree(folder / "segments")
+    assert simulate(prior_file, folder, resume=True, **options) == folder
+    with pytest.raises(InputError, match=r"finished simulation of 0\.1 ps without its last state"):
+        simulate(prior_file, folder, resume=True, **options | {"duration": "0.2 ps"})
 
 
 def test_a_long_report_interval_is_interrupted_too(prior_file, dataset_file, tmp_path):

@@ -32,7 +32,7 @@ def test_trajectories_are_whole_and_reproducible(model_file, dataset_file, tmp_p
     loaded = mdtraj.load(str(folders[0] / "replica_000.h5"))
     assert loaded.time == pytest.approx(0.02 * np.arange(1, 21), rel=1e-6)
     names = {path.name for path in folders[0].iterdir()}
-    assert names == {"simulation.json", *[f"replica_{i:03d}.h5" for i in range(replicas)]}
+    assert names == {"simulation.json", "segments", *[f"replica_{i:03d}.h5" for i in range(replicas)]}
 
 
 class Killed(Exception):  # noqa: N818 - not an error of ours
