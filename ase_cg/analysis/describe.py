@@ -115,7 +115,7 @@ def _describe_trajectory(path: Path) -> dict[str, Any]:
 
 
 def _describe_simulation(folder: Path) -> dict[str, Any]:
-    from ase_cg.dynamics.trajectory import replica_paths
+    from ase_cg.dynamics.trajectory import is_growing, replica_paths
 
     record = read_record(folder / "simulation.json")
     replicas = replica_paths(folder)
@@ -124,7 +124,7 @@ def _describe_simulation(folder: Path) -> dict[str, Any]:
     return {
         **record,
         "kind": "simulation",
-        "finished": len(replicas) == expected,
+        "finished": len(replicas) == expected and not is_growing(record),
         "trajectories": len(replicas),
         "expected": expected,
         "frames_each": frames,

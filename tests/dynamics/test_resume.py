@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ase_cg import analyze, simulate
+from ase_cg.analysis.describe import describe
 from ase_cg.dynamics import finish, prepare
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
@@ -204,6 +205,7 @@ def test_a_run_made_longer_is_unfinished_until_its_end(prior_file, dataset_file,
     assert lengths == [60, 25, 25]
     with pytest.raises(InputError, match="not finished"):
         read_simulation(folder)
+    assert not describe(folder)["finished"]
     with pytest.raises(InputError, match="not finished"):
         analyze(folder, dataset_file, quiet=True)
     simulate(prior_file, folder, resume=True, **options)
