@@ -92,8 +92,9 @@ class PaiNN(Backbone):
     cosine cutoff of the other backbones.
 
     The defaults suit dipeptides and other molecules of up to some twenty beads, where the cutoff takes in every
-    pair. For proteins of one bead per residue take ``cutoff: 12.0`` (two shells of neighbours), ``n_basis: 32``,
-    ``features: 64`` to ``128`` and ``n_interactions: 3``.
+    pair. For proteins of one bead per residue take ``cutoff: 12.0`` (two shells of neighbours), ``n_basis: 50`` (short
+    distances, where these have no beads, take most of the functions), ``features: 64`` to ``128`` and
+    ``n_interactions: 2`` to ``3``.
 
     Parameters
     ----------

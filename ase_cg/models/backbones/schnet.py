@@ -46,7 +46,8 @@ class SchNet(Backbone):
     Invariant to rotation, translation, permutation — and to reflection: it sees distances only, so chirality
     must be held by the priors. Defaults are the literature's hyper-parameters for dipeptides: tanh,
     exponential-normal basis of 20 functions, 0–15 Å, 128 features and filters, 2 interactions, a head of 128.
-    For proteins of one bead per residue the literature takes ``cutoff: 12.0`` and ``n_interactions: 4``.
+    For proteins of one bead per residue the literature takes ``cutoff: 12.0`` and ``n_interactions: 4``; take
+    ``n_basis: 50`` with it, because short distances, where these have no beads, take most of the functions.
     Sources: Schütt et al., NeurIPS 2017; Husic et al., J. Chem. Phys. 153, 194101 (2020).
 
     Parameters
