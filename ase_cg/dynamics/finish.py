@@ -11,6 +11,7 @@ from ase_cg.dynamics.batch import Batch
 from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.starts import Group
 from ase_cg.dynamics.trajectory import PICOSECOND, Energies, TrajectoryWriter, write_trajectory
+from ase_cg.errors import InputError
 from ase_cg.files import written_whole
 from ase_cg.units import quantity
 
@@ -47,6 +48,30 @@ def summary(batches: Sequence[Batch], entries: Sequence[dict[str, Any]], speed: 
     return {"stopped": stopped, **({"exchanges": exchanges} if exchanges else {}), **speed}
 
 
+def check_frames(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]], *, before: int, alone: bool) -> None:
+    """Raise :class:`InputError` where the frames up to the state that a batch goes on from are not all there."""
+    needed = [folder / entries[number]["file"] for number in batch.group.numbers]
+    if batch.tempering is not None:
+        needed.append(_walkers_file(folder, batch, alone=alone))
+    missing = [path for path in needed if not path.is_file()]
+    if before and (missing or batch.store.state() is None):
+        what = missing[0] if missing else batch.store.folder / "checkpoint.safetensors"
+        raise InputError(
+            f"{what} is missing, which a simulation of {before} frames needs to become longer; start again with "
+            "--overwrite (overwrite=True)"
+        )
+    found = min(before, batch.reports_done) + sum(len(times) for times in batch.store.segments("times"))
+    if found != batch.reports_done:
+        raise InputError(
+            f"{folder} holds {found} of the {batch.reports_done} frames that its last state has behind it; start again "
+            "with --overwrite (overwrite=True)"
+        )
+
+
+def _walkers_file(folder: Path, batch: Batch, *, alone: bool) -> Path:
+    return folder / ("exchanges.h5" if alone else f"{batch.group.name}_exchanges.h5")
+
+
 def write_results(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]], *, before: int, alone: bool) -> None:
     """Write the trajectories of a batch, the last steps of replicas that were stopped, and who was exchanged.
 
@@ -61,7 +86,7 @@ def write_results(folder: Path, batch: Batch, entries: Sequence[dict[str, Any]],
             path = files[place].with_name(f"stopped_{files[place].name}")
             write_trajectory(path, stop.last_frames, step_time * np.array(stop.last_steps), batch.group.topology)
     if batch.tempering is not None and batch.reports_done:
-        _write_walkers(folder / ("exchanges.h5" if alone else f"{batch.group.name}_exchanges.h5"), batch, before)
+        _write_walkers(_walkers_file(folder, batch, alone=alone), batch, before)
 
 
 def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice, before: int) -> None:

@@ -1,19 +1,18 @@
 """The folder of a simulation: what may be done with it, and what it says at the end."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ase_cg.dynamics.finish import trajectory_entries
 from ase_cg.dynamics.segments import SegmentStore, remove_segments
-from ase_cg.dynamics.settings import SimulationSettings
+from ase_cg.dynamics.settings import SimulationSettings, frames_of
 from ase_cg.dynamics.starts import Group
-from ase_cg.dynamics.trajectory import replica_paths
+from ase_cg.dynamics.trajectory import is_growing, replica_paths
 from ase_cg.errors import InputError, SimulationError
 from ase_cg.files import read_record, write_record
-from ase_cg.units import whole_ratio
 
 
 def look(folder: Path, settings: SimulationSettings, *, resume: bool, overwrite: bool) -> bool:
@@ -46,16 +45,17 @@ def look(folder: Path, settings: SimulationSettings, *, resume: bool, overwrite:
     return done or "summary" not in found
 
 
-def frames_of(record: Mapping[str, Any]) -> int:
-    """Return the number of frames of the simulation that a ``simulation.json`` describes."""
-    return whole_ratio(record["duration"], record["report_interval"], ("duration", "report_interval"))
-
-
 def finished(folder: Path) -> bool:
     """Whether a simulation folder holds all of its trajectories."""
     found = read_record(folder / "simulation.json")
     expected = len(found.get("trajectories", range(found["replicas"])))
-    return len(replica_paths(folder)) == expected and ("summary" in found or not (folder / "segments").exists())
+    whole = "summary" in found or not (is_growing(found) or (folder / "segments").exists())
+    return whole and len(replica_paths(folder)) == expected
+
+
+def all_done(folder: Path, settings: SimulationSettings) -> bool:
+    """Whether a simulation is finished, and as long as it is to be."""
+    return finished(folder) and frames_of(read_record(folder / "simulation.json")) == settings.n_frames
 
 
 def make_longer(folder: Path, settings: SimulationSettings, stores: Sequence[SegmentStore]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ase_cg.dynamics.batch import Batch, CheckpointClock
-from ase_cg.dynamics.finish import summary, write_results
+from ase_cg.dynamics.finish import check_frames, summary, write_results
 from ase_cg.dynamics.heating import HeatingWatch
 from ase_cg.dynamics.interruption import Interrupted, StopRequest, stop_requests
 from ase_cg.dynamics.replicas import ReplicaSimulation
@@ -50,12 +50,14 @@ def run(
         if store.start() is None:
             store.write_start(group.positions)
         batches.append(Batch(group, simulation, tempering, settings, store))
+    record = read_record(folder / "simulation.json")
+    before, alone = record.get("frames_before", 0), len(batches) == 1
+    for batch in batches:
+        check_frames(folder, batch, record["trajectories"], before=before, alone=alone)
     try:
         speed = _advance(batches, settings, clock, quiet=quiet)
-        record = read_record(folder / "simulation.json")
         for batch in batches:
-            before = record.get("frames_before", 0)
-            write_results(folder, batch, record["trajectories"], before=before, alone=len(batches) == 1)
+            write_results(folder, batch, record["trajectories"], before=before, alone=alone)
         write_record(folder / "simulation.json", record | {"summary": summary(batches, record["trajectories"], speed)})
     except OSError as error:
         kept = min(batch.reports_kept for batch in batches)

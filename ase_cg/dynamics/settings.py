@@ -1,7 +1,7 @@
 """Everything that decides the trajectories of a simulation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ class SimulationSettings:
         defaults: dict[str, Any] = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         for key, value in asdict(self).items():
             other = found.get(key, defaults.get(key))
-            if key == "duration" and quantity(str(other), "time") <= quantity(self.duration, "time"):
+            same_interval = found["report_interval"] == self.report_interval
+            if key == "duration" and same_interval and frames_of(found) <= self.n_frames:
                 continue
             if other != value:
                 was = "" if key in CONTENT else f" ({other})"
@@ -112,6 +113,11 @@ class SimulationSettings:
                     f"{record.parent} holds a simulation with another {key}{was}; choose another folder, or discard it "
                     "with --overwrite (overwrite=True)"
                 )
+
+
+def frames_of(record: Mapping[str, Any]) -> int:
+    """Return the number of frames of the simulation that a ``simulation.json`` describes."""
+    return whole_ratio(record["duration"], record["report_interval"], ("duration", "report_interval"))
 
 
 def content_hash(path: Path, part: str | None = None) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ase_cg.data.graph import n_pairs
 from ase_cg.dynamics.batch import CheckpointClock
-from ase_cg.dynamics.output import begin, conclude, finished, frames_of, look, make_longer
+from ase_cg.dynamics.output import all_done, begin, conclude, look, make_longer
 from ase_cg.dynamics.prepare import prepare
 from ase_cg.dynamics.run import run
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.settings import SimulationSettings, content_hash
 from ase_cg.dynamics.starts import Group, grouped, read_start, start_file
 from ase_cg.errors import InputError
-from ase_cg.files import existing_file, file_hash, locked, read_record
+from ase_cg.files import existing_file, file_hash, locked
 from ase_cg.models.io import find_model
 from ase_cg.models.model import CGModel
 from ase_cg.threads import threads_for
@@ -140,7 +140,7 @@ def simulate(
     clock = _clock(settings, checkpoint_interval)
     folder = Path(output)
     going_on = look(folder, settings, resume=resume, overwrite=overwrite)
-    if going_on and finished(folder) and settings.n_frames == frames_of(read_record(folder / "simulation.json")):
+    if going_on and all_done(folder, settings):
         conclude(folder, again=True)
         return folder
     _warn_of_temperatures(settings, loaded.card.temperature)
@@ -175,6 +175,8 @@ def _run_groups(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "segments"):
             if going_on:
+                if all_done(folder, settings):  # another process has ended it in the meantime
+                    return
                 make_longer(folder, settings, stores)
             else:
                 begin(folder, settings, model.card.temperature, groups)

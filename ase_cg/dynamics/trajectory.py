@@ -85,6 +85,8 @@ def _copy_first_frames(source: Path, path: Path, frames: int) -> None:
 
     shutil.copyfile(source, path)
     with h5py.File(path, "r+") as file:
+        if len(file["time"]) < frames:
+            raise InputError(f"{source} holds {len(file['time'])} frames of the {frames} that were written to it")
         for name in set(file) - {"topology"}:
             file[name].resize(frames, axis=0)
 

@@ -1,6 +1,7 @@
 """Short simulations of the model while it is trained, compared with frames of the data."""
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,6 @@ def simulated(
         If positions of all replicas explode.
     StartError
         If forces are beyond the limit at the start already.
-    InputError
-        If the model cannot be compiled.
     """
     from ase_cg.dynamics.replicas import ReplicaSimulation
 
@@ -156,7 +155,10 @@ def simulated(
     compiled = None
     if settings.compile:
         options: dict[str, Any] = {"replicas": len(starts), "device": device, "frames": starts, "quiet": True}
-        compiled = model.compile(reference.topology, **options)
+        try:
+            compiled = model.compile(reference.topology, **options)
+        except InputError as error:  # of these weights, which may be better later on
+            warnings.warn(f"this validation simulation is not compiled: {error}", UserWarning, stacklevel=2)
     simulation = ReplicaSimulation(
         model,
         starts,

@@ -19,6 +19,7 @@ import pytest
 from ase_cg import analyze, simulate
 from ase_cg.analysis.describe import describe
 from ase_cg.dynamics import finish, prepare
+from ase_cg.dynamics import simulate as simulate_module
 from ase_cg.dynamics.interruption import Interrupted
 from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.trajectory import read_simulation
@@ -211,6 +212,51 @@ def test_a_run_made_longer_is_unfinished_until_its_end(prior_file, dataset_file,
     simulate(prior_file, folder, resume=True, **options)
     arrays, longer = contents(tmp_path / "whole")[0], contents(folder)[0]
     assert all(np.array_equal(longer[name], array) for name, array in arrays.items())
+
+
+def test_a_run_that_another_process_ends_first_keeps_its_trajectories(prior_file, dataset_file, tmp_path, monkeypatch):
+    options = OPTIONS | {"start": dataset_file, "duration": "0.3 ps"}
+    folder = simulate(prior_file, tmp_path / "s", **options | {"duration": "0.1 ps"})
+    before = simulate_module.prepare
+    others = []
+
+    def slow(*args, **kwargs):
+        made = before(*args, **kwargs)
+        if not others:
+            others.append(True)
+            simulate(prior_file, folder, resume=True, **options)
+        return made
+
+    monkeypatch.setattr(simulate_module, "prepare", slow)
+    simulate(prior_file, folder, resume=True, **options)
+    monkeypatch.undo()
+    whole = simulate(prior_file, tmp_path / "whole", **options)
+    arrays, longer = contents(whole)[0], contents(folder)[0]
+    assert others
+    assert all(np.array_equal(longer[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("lost", ["segments/0/checkpoint.safetensors", "replica_001.h5", "exchanges.h5"])
+def test_what_a_longer_run_needs_is_looked_for_before_it_goes_on(prior_file, dataset_file, tmp_path, monkeypatch, lost):
+    options = OPTIONS | {"start": dataset_file}
+    folder = simulate(prior_file, tmp_path / "s", **options | {"duration": "0.1 ps"})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_cg.dynamics.run._advance", full)
+        with pytest.raises(InputError, match="could not be written"):
+            simulate(prior_file, folder, resume=True, **options)
+    (folder / lost).unlink()
+    with pytest.raises(InputError, match=rf"{lost} is missing, which a simulation of 5 frames needs .* --overwrite"):
+        simulate(prior_file, folder, resume=True, **options)
+
+
+def test_an_equal_duration_may_be_written_otherwise(prior_file, dataset_file, tmp_path):
+    options = OPTIONS | {"start": dataset_file}
+    folder = simulate(prior_file, tmp_path / "s", **options | {"duration": "0.14 ps"})
+    assert simulate(prior_file, folder, resume=True, **options | {"duration": "140 fs"}) == folder
 
 
 def test_without_its_last_state_a_finished_run_stays_as_long_as_it_is(prior_file, dataset_file, tmp_path):

@@ -140,6 +140,17 @@ def test_a_compiled_validation_simulation_goes_the_same_way(model, ala2, ala2_po
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
+def test_weights_that_cannot_be_compiled_are_simulated_as_they_are(model, ala2, ala2_positions, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise InputError("above the gate")
+
+    monkeypatch.setattr(CGModel, "compile", refuse)
+    settings = ValidationSimulationSection(**SHORT | {"compile": True})
+    with pytest.warns(UserWarning, match="not compiled: above the gate"):
+        positions, _ = simulated(model, Reference(ala2, ala2_positions[None].repeat(4, 0), None), settings, "cpu")
+    assert np.isfinite(positions).all()
+
+
 def test_simulations_are_logged_and_choose_the_checkpoint(dataset_file, tmp_path, monkeypatch):
     """Told that the fourth epoch is the best, the training keeps its weights, whatever the loss says."""
     kept = {}
