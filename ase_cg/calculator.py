@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, SimulationError, hint
 from ase_cg.keys import BEAD_NAME, BEAD_TYPE, MAX_FORCE
+from ase_cg.recognition import Recognition, given_topology
 from ase_cg.snapshot import fixed_state
 from ase_cg.temperature_watch import TemperatureWatch
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ase_cg.models.model import CGModel
 
 PARAMETERS = ("model", "device", "dtype", "priors", "compile")
-CENTRE_AT_REST = 1e-4  # of the largest momentum; single-precision forces let the sum drift by 1e-6
 PRIOR_CHOICES = ("simulation", "training")
 WATCH_STRIDE = 10  # evaluations between looks at the kinetic energy
 FRAME_SPREAD = 0.05  # Å; about a bond's thermal fluctuation
@@ -100,7 +99,7 @@ class CGCalculator(Calculator):
         path = None if isinstance(model, CGModel) else str(model)
         self._loaded = path
         self._source = model if isinstance(model, CGModel) else CGModel.load(model)
-        self._given_topology = _read_given_topology(topology, self._source)
+        self._given_topology = given_topology(topology, self._source.card.resolution)
         self._molecules: dict[tuple[tuple[int, ...], bool], _Molecule] = {}
         self._terms: dict[str, float] | None = {}
         self._state: tuple[Any, ...] | None = None
@@ -156,8 +155,6 @@ class CGCalculator(Calculator):
         return changed
 
     def _find(self) -> None:
-        from ase_cg.recognition import Recognition
-
         given = self._given_topology
         known = [given] if given else list(self._source.card.topologies)
         self._recognition = Recognition(self._model.vocabulary, known)
@@ -273,7 +270,9 @@ class CGCalculator(Calculator):
         self._last_good = positions.copy()
         self._evaluations += 1
         if not self._watch.decided and self._evaluations % WATCH_STRIDE == 0:
-            self._warn_of_temperature(atoms)
+            message = self._watch.observe_beads(atoms)
+            if message:
+                warnings.warn(message, UserWarning, stacklevel=2)
 
     def _fail(self, positions: NDArray[np.float64], forces: NDArray[np.float64], topology: BeadTopology) -> None:
         values, what = forces, f"feels a force that is no number or above {MAX_FORCE:g} eV/Å"
@@ -284,19 +283,6 @@ class CGCalculator(Calculator):
         if self._last_good is None:
             since = "; no frame before it was good"
         raise SimulationError(f"bead {worst} ({topology.names[worst]}) {what}{since}", self._last_good)
-
-    def _warn_of_temperature(self, beads: Atoms) -> None:
-        if not beads.has("momenta"):
-            return
-        momenta = beads.get_momenta()
-        kinetic = 0.5 * float((momenta**2 / beads.get_masses()[:, None]).sum())
-        freedom = beads.get_number_of_degrees_of_freedom()
-        at_rest = np.abs(momenta.sum(0)).max() < CENTRE_AT_REST * np.abs(momenta).max()
-        if at_rest and freedom == 3 * len(beads):
-            freedom -= 3  # the centre of mass is held, and by no constraint that ASE has counted already
-        message = self._watch.observe(kinetic, max(freedom, 1))
-        if message:
-            warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class _Molecule(NamedTuple):
@@ -314,13 +300,3 @@ def _prepared(source: "CGModel", parameters: dict[str, Any]) -> "CGModel":
     return prepared_copy(
         source.with_priors(parameters["priors"]), find_device(parameters["device"]), parameters["dtype"]
     )
-
-
-def _read_given_topology(
-    topology: "BeadTopology | str | os.PathLike[str] | None", model: "CGModel"
-) -> BeadTopology | None:
-    if topology is None or isinstance(topology, BeadTopology):
-        return topology
-    from ase_cg.beads.atoms import read_topology
-
-    return read_topology(Path(topology), model.card.resolution)

@@ -1,10 +1,14 @@
 """Which molecule of a model a set of beads is."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_cg.beads.atoms import MAX_NUMBER, bead_numbers, bead_types
+from ase_cg.beads.atoms import MAX_NUMBER, bead_numbers, bead_types, read_topology
+from ase_cg.beads.resolution import ResolutionSpec
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 from ase_cg.keys import BEAD_NAME, BEAD_TYPE
@@ -79,3 +83,12 @@ class Recognition:
                 if np.array_equal(bead_numbers(types), numbers):
                     return types
         return numbers - 1
+
+
+def given_topology(
+    topology: BeadTopology | str | os.PathLike[str] | None, resolution: ResolutionSpec
+) -> BeadTopology | None:
+    """Return the topology that a user named, if any; a structure file is read at a model's resolution."""
+    if topology is None or isinstance(topology, BeadTopology):
+        return topology
+    return read_topology(Path(topology), resolution)

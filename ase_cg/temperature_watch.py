@@ -1,8 +1,11 @@
 """Notices that a simulation runs at another temperature than the model was made for."""
 
 import numpy as np
+from ase import Atoms
 from ase.units import kB
 from numpy.typing import NDArray
+
+CENTRE_AT_REST = 1e-4  # of the largest momentum; single-precision forces let the sum drift by 1e-6
 
 
 class TemperatureWatch:
@@ -29,6 +32,18 @@ class TemperatureWatch:
         self.decided = False
         self._temperatures: list[float] = []
         self._next_look = self.FIRST_LOOK
+
+    def observe_beads(self, beads: Atoms) -> str | None:
+        """Take the momenta of beads, if they have any; return the warning when there is one."""
+        if not beads.has("momenta"):
+            return None
+        momenta = beads.get_momenta()
+        kinetic = 0.5 * float((momenta**2 / beads.get_masses()[:, None]).sum())
+        freedom = beads.get_number_of_degrees_of_freedom()
+        at_rest = np.abs(momenta.sum(0)).max() < CENTRE_AT_REST * np.abs(momenta).max()
+        if at_rest and freedom == 3 * len(beads):
+            freedom -= 3  # the centre of mass is held, and by no constraint that ASE has counted already
+        return self.observe(kinetic, max(freedom, 1))
 
     def observe(self, kinetic_energy: float, degrees_of_freedom: int) -> str | None:
         """Take one evaluation's kinetic energy in eV; return the warning when there is one."""
