@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ase_cg.settings import Section, Time
 from ase_cg.training.training_settings import TrainingSection
@@ -16,6 +16,15 @@ COUPLING_STD = 0.05  # Å
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
 
+def _no_wider(value: float) -> float:
+    if value > WIDEST:
+        raise ValueError(f"it is a standard deviation in Å, of at most {WIDEST:g} Å")
+    return value
+
+
+Width = Annotated[float, AfterValidator(_no_wider)]  # in Å
+
+
 class KernelSection(Section):
     """A kernel by name, how its flow is trained, and how it is integrated."""
 
@@ -24,9 +33,9 @@ class KernelSection(Section):
     lag: Time | None = None
     labels_at: Literal["samples", "frames"] = "samples"
     # Standard deviations in Å. Without one, the width of transitions is fitted to the data.
-    noise_std: float | None = Field(default=None, ge=0, le=WIDEST)
-    prior_std: float | None = Field(default=None, gt=0, le=WIDEST)
-    path_std: float = Field(default=0.01, gt=0, le=WIDEST)
+    noise_std: Width | None = Field(default=None, ge=0)
+    prior_std: Width | None = Field(default=None, gt=0)
+    path_std: Width = Field(default=0.01, gt=0)
     field: Literal["egnn", "mace"] = "egnn"
     features: int | None = Field(default=None, ge=1)
     layers: int | None = Field(default=None, ge=1)
