@@ -19,6 +19,7 @@ from ase_cg.flows.fields import describe_field, described_field
 
 FORMAT, VERSION = "ase-cg flow", 1
 METADATA_KEY = "ase_cg"
+MADE_AGAIN = "if `ase-cg train` made it, delete it, and give the same command again"
 
 
 class FlowKernel:
@@ -106,7 +107,9 @@ class FlowKernel:
                 data = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"{found} is no safetensors file or is truncated: {reason(error)}") from error
+            raise InputError(
+                f"{found} is no safetensors file or is truncated ({reason(error)}); {MADE_AGAIN}"
+            ) from error
         _check_format(data, found)
         try:
             with torch.random.fork_rng(devices=[]):  # first weights are drawn, and overwritten below
@@ -116,7 +119,7 @@ class FlowKernel:
             known = {"temperature": data["temperature"], "lag": data.get("lag"), "provenance": data["provenance"]}
             kernel = cls(flow, data["types"], **known)
         except (KeyError, TypeError, RuntimeError, StopIteration) as error:
-            raise InputError(f"{found} is damaged: {reason(error)}") from error
+            raise InputError(f"{found} is damaged ({reason(error)}); {MADE_AGAIN}") from error
         flow.requires_grad_(requires_grad=False)
         return kernel
 

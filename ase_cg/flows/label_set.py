@@ -102,17 +102,20 @@ class LabelSet:
         Raises
         ------
         InputError
-            If there is one of other frames or another flow.
+            If there is one of other frames or another flow, or a damaged one.
         """
         if not self.output.is_file():
             return False
-        with Dataset.open(self.output) as found:
-            for molecule in found.molecules.values():
-                if molecule.mapping.get("labels", {}).get("identity") != self.identity:
-                    raise InputError(
-                        f"{self.output} holds labels of another flow, dataset or choice of frames; discard them with "
-                        "--overwrite (overwrite=True), or choose another folder"
-                    )
+        try:
+            with Dataset.open(self.output) as found:
+                identities = [m.mapping.get("labels", {}).get("identity") for m in found.molecules.values()]
+        except InputError as error:
+            raise InputError(f"{error}; delete it, and give the same command again") from error
+        if any(identity != self.identity for identity in identities):
+            raise InputError(
+                f"{self.output} holds labels of another flow, dataset or choice of frames; delete it, and the same "
+                "command makes labels of this flow, or choose another folder"
+            )
         return True
 
     def _check_temperature(self, molecule: Molecule) -> None:
@@ -128,8 +131,8 @@ class LabelSet:
         record = self._parts / "labels.json"
         if record.is_file() and read_record(record) != self.identity:
             raise InputError(
-                f"{self._parts} holds parts of other labels; discard them with --overwrite (overwrite=True), or choose "
-                "another folder"
+                f"{self._parts} holds parts of other labels; delete it, and the same command makes labels of this "
+                "flow, or choose another folder"
             )
         if not record.is_file():
             write_record(record, self.identity)

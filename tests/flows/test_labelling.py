@@ -69,7 +69,7 @@ def test_a_kernel_survives_its_file(kernel, kernel_file, ala2_positions):
 def test_files_that_are_no_kernels_are_refused(kernel_file, tmp_path, model):
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(kernel_file.read_bytes()[:-100])
-    with pytest.raises(InputError, match="is truncated"):
+    with pytest.raises(InputError, match=r"is truncated \(.*\); if `ase-cg train` made it, delete it"):
         FlowKernel.load(cut)
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="no flow of ase-cg"):
@@ -187,13 +187,17 @@ def test_labels_of_something_else_are_kept_and_named(kernel_file, dataset_file, 
         return LabelSet(kernel_file, dataset_file, {"ala2": np.arange(frames)}, tmp_path / "l.h5", seed=seed)
 
     labels(0).prepare()
-    with pytest.raises(InputError, match="parts of other labels; discard them with --overwrite"):
+    with pytest.raises(InputError, match="parts of other labels; delete it, and the same command"):
         labels(1).prepare()
     labels(0).make(CPU, quiet=True)
     labels(0).gather()
     assert labels(0).finished
     with pytest.raises(InputError, match="labels of another flow, dataset or choice of frames"):
         _ = labels(0, 19).finished
+    whole = (tmp_path / "l.h5").read_bytes()
+    (tmp_path / "l.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"truncated.*; delete it, and give the same command again"):
+        _ = labels(0).finished
 
 
 def test_a_flow_of_another_temperature_or_molecule_is_refused(kernel, dataset_file, tmp_path):
