@@ -24,6 +24,7 @@ from ase_cg.training.provenance import provenance
 from ase_cg.training.recipe import Recipe
 from ase_cg.training.session import Session, prepare_folder
 from ase_cg.training.table import Row, best_row, network_name, write_table
+from ase_cg.training.transitions import with_transitions
 from ase_cg.training.validation_simulation import ValidationSimulation, read_references
 from ase_cg.units import thermal_energy
 
@@ -76,7 +77,15 @@ def train(
         if len(recipe.noise_levels) * len(recipe.training.network_seeds) > 1:
             return _train_several(recipe, Path(path), Path(output), session)
         only = recipe.only(recipe.noise_levels[0], recipe.training.network_seeds[0])
-        return _train_one(only, read_training_data(only, Path(path)), Path(output), session)
+        return _train_one(only, _read(only, Path(path)), Path(output), session)
+
+
+def _read(recipe: Recipe, path: Path) -> TrainingData:
+    """Read the data; those without the transitions that a recipe asks for are refused before a folder is made."""
+    data, flow = read_training_data(recipe, path), recipe.flow_kernel
+    if flow is not None and flow.lag is not None:
+        with_transitions(data, flow.lag, recipe.data.frame_interval)
+    return data
 
 
 def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -> Path:
@@ -87,7 +96,7 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
         for seed in recipe.training.network_seeds:
             only = recipe.only(noise_std, seed)
             # The priors differ between noise levels, and nothing between seeds.
-            data = read_training_data(only, path) if data is None else data
+            data = _read(only, path) if data is None else data
             if not rows:
                 several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
                 identity = {"dataset": data.hash, "recipe": _dumped(several)}

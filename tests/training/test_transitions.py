@@ -228,6 +228,7 @@ def test_data_without_transitions_are_refused(tumbling, tmp_path, change, kernel
     path = tumbling if change is None else _changed(tumbling, tmp_path / "d.h5", change)
     with pytest.raises(InputError, match=message):
         _quietly(_recipe(path, kernel, data), tmp_path / "t")
+    assert not (tmp_path / "t").exists()  # the corrected recipe finds its folder free
 
 
 def test_frames_that_are_streamed_are_refused(tumbling, tmp_path):
