@@ -115,14 +115,18 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
     with Dataset.open(path) as dataset:
         found = list(dataset.molecules.values())
         _check_alike(found)
-        needs_forces = label_source(recipe.labels).needs_forces
-        streamed = sum(_size(m, with_forces=needs_forces) for m in found) > settings.memory_limit * 1e9
+        needs_forces = _need_forces(recipe.labels, found)
+        size = sum(_size(m, with_forces=needed) for m, needed in zip(found, needs_forces, strict=True))
+        streamed = size > settings.memory_limit * 1e9
         if streamed and len(found) > 1:
             raise InputError(
-                f"{path} needs {sum(_size(m, with_forces=needs_forces) for m in found) / 1e9:.1f} GB, and several "
-                "molecules are not streamed from disk; raise training.memory_limit, or train on fewer frames"
+                f"{path} needs {size / 1e9:.1f} GB, and several molecules are not streamed from disk; raise "
+                "training.memory_limit, or train on fewer frames"
             )
-        molecules = tuple(_read(molecule, settings, needs_forces=needs_forces, streamed=streamed) for molecule in found)
+        molecules = tuple(
+            _read(molecule, settings, needs_forces=needed, streamed=streamed)
+            for molecule, needed in zip(found, needs_forces, strict=True)
+        )
         vocabulary = standard_vocabulary([name for molecule in found for name in molecule.topology.names])
 
         def fitted(noise_std: float) -> PriorSet:
@@ -163,6 +167,12 @@ def _check_alike(molecules: list[Molecule]) -> None:
                     f"molecules {first.name!r} and {molecule.name!r} differ in {what} ({other} and {mine}); one model "
                     "is trained on data that are alike in it"
                 )
+
+
+def _need_forces(labels: str, molecules: list[Molecule]) -> list[bool]:
+    """Return of which molecules forces are read; those beside labels of a flow only where there are any."""
+    needed, recorded = label_source(labels).needs_forces, [molecule.has_forces for molecule in molecules]
+    return recorded if labels == "flow_and_forces" and any(recorded) else [needed] * len(molecules)
 
 
 def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, streamed: bool) -> MoleculeData:

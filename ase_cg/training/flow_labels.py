@@ -73,7 +73,10 @@ def labelled_by_flow(
     on_first_process(lambda: _warn_of_labels(report, found, kernel))
     if recipe.labels == "flow_and_forces":
         pairs = zip(found.molecules, recorded, strict=True)
-        both = [with_recorded_forces(*pair, data.priors, data.vocabulary) for pair in pairs]
+        both = [
+            pair[0] if pair[1].label_forces is None else with_recorded_forces(*pair, data.priors, data.vocabulary)
+            for pair in pairs
+        ]
         found = found._replace(molecules=tuple(both))
     record = {
         "flow_sha256": file_hash(trained),

@@ -107,8 +107,11 @@ def test_a_recipe_trains_on_both(tmp_path):
     forces[:, 0] = -forces[:, 1]
     path = tmp_path / "d.h5"
     options = {"temperature": 300.0, "resolution": ("A", "B"), "force_map": "slice"}
-    with create_dataset(path) as dataset, dataset.molecule("pair", two_bead_topology(), **options) as molecule:
-        molecule.append(positions, forces)
+    with create_dataset(path) as dataset:
+        with dataset.molecule("pair", two_bead_topology(), **options) as molecule:
+            molecule.append(positions, forces)
+        with dataset.molecule("without", two_bead_topology(), **options | {"force_map": None}) as molecule:
+            molecule.append(positions[:300])
     settings = {
         "name": "both",
         "data": {"dataset": str(path)},
@@ -123,5 +126,5 @@ def test_a_recipe_trains_on_both(tmp_path):
         model = CGModel.load(train(Recipe.model_validate(settings), tmp_path / "t", quiet=True))
     assert model.card.labels == "flow_and_forces"
     metrics = model.card.provenance["metrics"]
-    assert metrics["train_frames"] == 2 * 1200  # of labels and of recorded forces
+    assert metrics["train_frames"] == 2 * 1200 + 240  # of labels and of recorded forces, where there are any
     assert metrics["label_variance_theory"] > 0
