@@ -107,8 +107,9 @@ def read_training_data(recipe: Recipe, path: Path) -> TrainingData:
     Raises
     ------
     InputError
-        If molecules differ in temperature or resolution, have no forces where the labels need them, too few frames, or
-        a part of them without weight, or several are larger than the memory that may be used.
+        If molecules differ in temperature or resolution, have no forces where the labels need them, too few frames, a
+        part of them without weight, or values that are no numbers, or several are larger than the memory that may be
+        used.
     """
     settings = recipe.training
     (noise_std,) = recipe.noise_levels
@@ -182,7 +183,9 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
     split = split._replace(train=subset_frames(split.train, settings.fraction, settings.subset))
     weights = molecule.weights()
     _check_weights(molecule.name, weights, split)
+    coordinates = None if streamed else molecule.coordinates()
     forces = molecule.forces() if needs_forces and not streamed else None
+    _check_finite(molecule.name, coordinates, forces)
     label_frames = spread_frames(split.train, LABEL_FRAMES) if streamed else split.train
     label_forces = None
     if needs_forces:
@@ -191,7 +194,7 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
         name=molecule.name,
         topology=molecule.topology,
         split=split,
-        coordinates=None if streamed else molecule.coordinates(),
+        coordinates=coordinates,
         forces=forces,
         label_forces=label_forces,
         weights=weights,
@@ -205,6 +208,16 @@ def _check_weights(name: str, weights: NDArray[np.float64] | None, split: Split)
             raise InputError(
                 f"molecule {name!r}: no frame of the {part} part has a weight above zero; choose another training.seed "
                 "or other training.blocks"
+            )
+
+
+def _check_finite(name: str, coordinates: NDArray[np.float32] | None, forces: NDArray[np.float32] | None) -> None:
+    """Refuse frames that `ase-cg map` would have refused; something else wrote or changed the file."""
+    for what, array in (("positions", coordinates), ("forces", forces)):
+        if array is not None and not (finite := np.isfinite(array).all((1, 2))).all():
+            raise InputError(
+                f"molecule {name!r}: {what} of frame {finite.argmin()} (counted from 0) hold values that are no "
+                "numbers; map the trajectories again"
             )
 
 
