@@ -30,6 +30,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     found = Path(path)
     if found.is_dir():
         return _describe_folder(found)
+    if found.name == "flow.safetensors" and (found.parent / "training.json").is_file():
+        return _describe_folder(found.parent)
     if found.suffix in {".h5", ".hdf5"}:
         return _describe_trajectory(found) if _is_trajectory(found) else _describe_dataset(found)
     if found.is_file() and found.suffix != ".safetensors":

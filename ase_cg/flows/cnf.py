@@ -8,7 +8,7 @@ from torch import Tensor
 from ase_cg.errors import InputError
 from ase_cg.flows.base import ConditionalFlow, Scored
 from ase_cg.flows.field import Normal, VectorField, centered, drawn_by, normal_probes
-from ase_cg.flows.solvers import Clock, State, adaptive, gauss_nodes, rk4
+from ase_cg.flows.solvers import Clock, State, adaptive, gauss_nodes, require_torchdiffeq, rk4
 
 SOLVERS = ("rk4", "dopri5", "dopri8")
 PATH_STD = 0.01  # Å
@@ -49,7 +49,7 @@ class ContinuousFlow(ConditionalFlow):
     Raises
     ------
     InputError
-        If a number is out of its range, or the solver is not known.
+        If a number is out of its range, or the solver is not known or not installed.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class ContinuousFlow(ConditionalFlow):
                 raise InputError(f"a flow needs {name} of at least 1, not {count}")
         if solver not in SOLVERS:
             raise InputError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
+        if solver != "rk4":
+            require_torchdiffeq()
         self.field, self.noise_std, self.prior_std, self.path_std = field, noise_std, prior_std, path_std
         self.steps, self.nodes, self.solver, self.tolerance, self.n_probes = steps, nodes, solver, tolerance, n_probes
         self.clock = Clock(path_std / math.hypot(noise_std, prior_std))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +39,17 @@ def rk4(slope: Slope, state: State, times: Sequence[float]) -> State:
     return state
 
 
+def require_torchdiffeq() -> None:
+    """Say so where adaptive solvers are not installed.
+
+    Raises
+    ------
+    InputError
+    """
+    if find_spec("torchdiffeq") is None:
+        raise InputError("adaptive solvers need torchdiffeq: pip install 'ase-cg[flows]'; 'rk4' does not")
+
+
 def adaptive(
     slope: Slope, state: State, start: float, end: float, *, tolerance: float, method: str = "dopri5"
 ) -> State:
@@ -50,10 +62,9 @@ def adaptive(
     ArithmeticError
         If the solver fails: its step became too small.
     """
-    try:
-        import torchdiffeq
-    except ModuleNotFoundError as error:
-        raise InputError("adaptive solvers need torchdiffeq: pip install 'ase-cg[flows]'; 'rk4' does not") from error
+    require_torchdiffeq()
+    import torchdiffeq
+
     times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
     try:
         found = torchdiffeq.odeint(slope, state, times, rtol=tolerance, atol=tolerance, method=method)

@@ -166,7 +166,9 @@ def test_frames_that_failed_are_counted_in_a_warning(stiff_pair, tmp_path, monke
 def test_a_label_set_is_told_of_and_is_a_dataset_to_train_on(stiff_pair, tmp_path, capsys):
     _quietly(_recipe(stiff_pair, training={"fraction": 0.02}), tmp_path / "t")
     described = describe(tmp_path / "t")
-    assert described["flow"] == describe(tmp_path / "t" / "flow")
+    assert (
+        described["flow"] == describe(tmp_path / "t" / "flow") == describe(tmp_path / "t" / "flow" / "flow.safetensors")
+    )
     assert described["flow"]["finished"]
     assert described["flow"]["labelled"]
     show_info(described)
