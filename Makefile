@@ -31,7 +31,7 @@ types: $(VENV)/.developer
 	$(BIN)/mypy
 
 docs: $(VENV)/.developer  ## the documentation site, warnings as errors, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.developer  ## build the wheel, install it alone in a new environment, run its command line
 	PYTHON=$(PYTHON) BIN=$(BIN) .ci/check-wheel
