@@ -46,6 +46,14 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _sharpened(value: Any) -> Any:
+    if not isinstance(value, bool | list) or (
+        isinstance(value, list) and not all(isinstance(name, str) for name in value)
+    ):
+        raise ValueError("it must be true, false, or a list of names of priors, such as [bonds]")
+    return value
+
+
 def _prior(spec: Any) -> Any:
     read_prior(spec)
     return spec
@@ -55,6 +63,7 @@ SMALLEST = 1e-9  # Å or K; what is not zero, but whose square underflows, is no
 FLOW_LABELS = ("flow", "flow_and_forces")
 NoiseStd = Annotated[float | list[float] | None, PlainValidator(_noise_std)]
 Temperature = Annotated[float | list[float] | None, PlainValidator(_temperature)]
+SharpenedPriors = Annotated[bool | list[str], BeforeValidator(_sharpened)]
 Prior = Annotated[str | dict[str, Any], BeforeValidator(_prior)]
 
 
@@ -69,6 +78,18 @@ class DataSection(MappingSettings):
             raise ValueError("needs either 'dataset' or 'trajectories'")
         if self.trajectories and (self.topology is None or self.temperature is None):
             raise ValueError("needs 'topology' and 'temperature' beside 'trajectories'")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        """Refuse what a dataset has already decided, such as its temperature."""
+        if self.dataset is not None:
+            for name, field in MappingSettings.model_fields.items():
+                if name != "frame_interval" and getattr(self, name) != field.get_default():
+                    raise ValueError(
+                        f"has a dataset, which is mapped already: {name!r} would have no effect; leave it out, or map "
+                        "the trajectories again"
+                    )
         return self
 
 
@@ -155,7 +176,7 @@ class Recipe(Section):
     kernel: Annotated[KernelSection | None, BeforeValidator(_named)] = None
     noise_std: NoiseStd = None
     priors: list[Prior] = Field(default=["bonds", "angles"], min_length=1)
-    sharpened_priors: bool | list[str] = True
+    sharpened_priors: SharpenedPriors = True
     backbone: Annotated[BackboneSection, BeforeValidator(_named)] = BackboneSection()
     training: TrainingSection = TrainingSection()
     simulation: SimulationSection = SimulationSection()

@@ -23,8 +23,8 @@ class ValidationSimulationSection(Section):
     friction: Rate = "1 /ps"
     report_interval: Time = "0.1 ps"
     discard: float = Field(default=0.1, ge=0, lt=1)
-    dihedrals: list[tuple[Index, Index, Index, Index]] | None = None
-    pairs: list[tuple[Index, Index]] | None = None
+    dihedrals: list[tuple[Index, Index, Index, Index]] | None = Field(default=None, min_length=1)
+    pairs: list[tuple[Index, Index]] | None = Field(default=None, min_length=1)
     bins: int = Field(default=30, ge=2)
     reference: Path | None = None
     seed: int = Field(default=0, ge=0)

@@ -328,6 +328,18 @@ def test_subsets_are_what_they_say_and_very_many_runs_become_a_hash():
             {"training": {"validation_simulation": {"friction": "-1 /ps"}}},
             "validation_simulation.friction cannot be '-1 /ps': it must be finite and not negative",
         ),
+        (
+            {"training": {"validation_simulation": {"pairs": []}}},
+            r"validation_simulation.pairs cannot be \[\]: .*at least 1",
+        ),
+        (
+            {"sharpened_priors": "bonds"},
+            "sharpened_priors cannot be 'bonds': it must be true, false, or a list of names",
+        ),
+        ({"sharpened_priors": [1]}, r"sharpened_priors cannot be \[1\]: it must be true, false, or a list of names"),
+        # Of a dataset that has another one, or of forces that were mapped otherwise.
+        ({"data": {"dataset": "d.h5", "temperature": 350}}, "data has a dataset, .*'temperature' would have no effect"),
+        ({"data": {"dataset": "d.h5", "force_map": "slice"}}, "data has a dataset, .*'force_map' would have no effect"),
         ({"training": {"seeds": [1, 1]}}, "each seed is listed once"),
         ({"training": {"seeds": [2**64]}}, "training.seeds.0 cannot be 18446744073709551616"),
         ({"training": {"seed": 2**64}}, "training.seed cannot be"),
@@ -387,6 +399,21 @@ def test_noise_in_the_wrong_unit_is_warned_of(noise_std, message, tmp_path):
         warnings.simplefilter("error")
         good = recipe.model_copy(update={"noise_std": 0.1})
         train(good, tmp_path / "good", quiet=True)
+
+
+@pytest.mark.parametrize(("what", "memory_limit"), [("coordinates", 4.0), ("forces", 4.0), ("forces", 1e-6)])
+def test_values_that_are_no_numbers_are_found_before_the_training(what, memory_limit, dataset_file, tmp_path):
+    import h5py
+
+    path = tmp_path / "d.h5"
+    path.write_bytes(dataset_file.read_bytes())
+    frame = int(read_training_data(_recipe(dataset_file), dataset_file).molecules[0].split.train[7])
+    with h5py.File(path, "a") as file:
+        file[f"molecules/ala2/{what}"][frame, 2, 1] = np.nan
+    recipe = _recipe(path, training={"memory_limit": memory_limit})
+    with pytest.raises(InputError, match=f"of frame {frame} .* of the dataset hold values that are no numbers"):
+        train(recipe, tmp_path / "t", quiet=True)
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_dataset_without_temperature_is_no_dataset(tmp_path):
