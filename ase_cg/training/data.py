@@ -185,15 +185,13 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
     _check_weights(molecule.name, weights, split)
     coordinates = None if streamed else molecule.coordinates()
     forces = molecule.forces() if needs_forces and not streamed else None
-    _check_finite(molecule.name, coordinates, forces)
+    for what, values in (("positions", coordinates), ("forces", forces)):
+        _check_finite(molecule.name, what, values, np.arange(molecule.n_frames))
     label_frames = spread_frames(split.train, LABEL_FRAMES) if streamed else split.train
     label_forces = None
     if needs_forces:
         label_forces = molecule.forces(label_frames) if forces is None else forces[label_frames]
         _check_finite(molecule.name, "forces", label_forces, label_frames)
-    coordinates = None if streamed else molecule.coordinates()
-    for what, values in (("positions", coordinates), ("forces", forces)):
-        _check_finite(molecule.name, what, values, np.arange(molecule.n_frames))
     return MoleculeData(
         name=molecule.name,
         topology=molecule.topology,
@@ -207,6 +205,7 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
 
 
 def _check_finite(name: str, what: str, values: NDArray[np.float32] | None, frames: NDArray[np.int64]) -> None:
+    """Refuse frames that `ase-cg map` would have refused; something else wrote or changed the file."""
     if values is None:
         return
     wrong = np.flatnonzero(~np.isfinite(values).all((1, 2)))
@@ -223,16 +222,6 @@ def _check_weights(name: str, weights: NDArray[np.float64] | None, split: Split)
             raise InputError(
                 f"molecule {name!r}: no frame of the {part} part has a weight above zero; choose another training.seed "
                 "or other training.blocks"
-            )
-
-
-def _check_finite(name: str, coordinates: NDArray[np.float32] | None, forces: NDArray[np.float32] | None) -> None:
-    """Refuse frames that `ase-cg map` would have refused; something else wrote or changed the file."""
-    for what, array in (("positions", coordinates), ("forces", forces)):
-        if array is not None and not (finite := np.isfinite(array).all((1, 2))).all():
-            raise InputError(
-                f"molecule {name!r}: {what} of frame {finite.argmin()} (counted from 0) hold values that are no "
-                "numbers; map the trajectories again"
             )
 
 
