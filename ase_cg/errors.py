@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the user gave is wrong: the message says what, where, and what to do (exit status 2)."""
 
 
+class DivergenceError(InputError):
+    """A training has no network to offer: the settings were too bold."""
+
+
 class StartError(InputError):
     """A simulation was to start where the model means nothing."""
 

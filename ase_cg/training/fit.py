@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ase_cg.data.graph import n_pairs
-from ase_cg.errors import InputError, reason
+from ase_cg.errors import DivergenceError, InputError, reason
 from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
 from ase_cg.training.callbacks import EpochProgress, EpochRecord, Interruption, Patience, RelocatableCheckpoint
@@ -84,8 +84,10 @@ def fit(
 
     Raises
     ------
+    DivergenceError
+        If there is no epoch to choose.
     InputError
-        If the training diverged, or a checkpoint is damaged.
+        If a checkpoint is damaged.
     """
     seed = settings.network_seeds[0]
     with (
@@ -114,7 +116,7 @@ def fit(
         tested = trainer.test(objective, data.loader("test", settings, seed), verbose=False)[0]
     metrics = {**record.of(chosen), "test_loss": float(tested["test_loss"])}
     if not np.isfinite([metrics["validation_loss"], metrics["test_loss"]]).all():
-        raise InputError(_failure(settings))
+        raise DivergenceError(_failure(settings))
     return {
         **metrics,
         "best_epoch": int(chosen["epoch"]),
@@ -126,7 +128,7 @@ def fit(
 def _chosen(best: ModelCheckpoint, settings: TrainingSection) -> dict[str, Any]:
     """Return the checkpoint that was chosen."""
     if best.best_model_score is None or not np.isfinite(float(best.best_model_score)):
-        raise InputError(_failure(settings))
+        raise DivergenceError(_failure(settings))
     return _read_checkpoint(Path(best.best_model_path))
 
 

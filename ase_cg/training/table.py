@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ase_cg.errors import DivergenceError
 from ase_cg.files import json_text, read_record, write_record, written_whole
 
 TABLE_NAME = "trainings"
 RULES = {
-    "validation_loss": "lowest validation loss among the seeds of the first noise level that the recipe lists: losses "
-    "at different noise levels cannot be compared",
+    "validation_loss": "lowest validation loss among the seeds of the first noise level that the recipe lists and that "
+    "did not diverge: losses at different noise levels cannot be compared",
     "simulation": "lowest simulation_js of all",
 }
 COLUMNS = {
@@ -35,7 +36,7 @@ class Row(NamedTuple):
         In Å.
     seed : int
     metrics : dict
-        Losses and label variances in (kcal/mol/Å)².
+        Losses and label variances in (kcal/mol/Å)²; none of a network whose training diverged.
     """
 
     name: str
@@ -58,10 +59,19 @@ def network_names(recipe: dict[str, Any]) -> list[str]:
 
 
 def best_row(rows: list[Row], select: Literal["validation_loss", "simulation"]) -> Row:
-    """Return the network that :data:`RULES` choose."""
+    """Return the network that :data:`RULES` choose.
+
+    Raises
+    ------
+    DivergenceError
+        If all trainings diverged.
+    """
+    trained = [row for row in rows if row.metrics]
+    if not trained:
+        raise DivergenceError(f"all {len(rows)} trainings diverged; lower training.learning_rate")
     if select == "simulation":
-        return min(rows, key=lambda row: float(row.metrics["simulation_js"]))
-    first = [row for row in rows if row.noise_std == rows[0].noise_std]
+        return min(trained, key=lambda row: float(row.metrics["simulation_js"]))
+    first = [row for row in trained if row.noise_std == trained[0].noise_std]
     return min(first, key=lambda row: float(row.metrics["validation_loss"]))
 
 
@@ -70,7 +80,10 @@ def write_table(rows: list[Row], chosen: Row, select: Literal["validation_loss",
     record = {
         "rule": RULES[select],
         "chosen": chosen.name,
-        "trainings": [{"name": r.name, "noise_std": r.noise_std, "seed": r.seed, **r.metrics} for r in rows],
+        "trainings": [
+            {"name": r.name, "noise_std": r.noise_std, "seed": r.seed, **(r.metrics or {"diverged": True})}
+            for r in rows
+        ],
         "units": {"losses and variances": "(kcal/mol/Å)²", "noise_std": "Å"},
     }
     path = folder / f"{TABLE_NAME}.json"
@@ -91,5 +104,6 @@ def _markdown(rows: list[Row], chosen: Row, rule: str) -> str:
     for row in rows:
         values = [f"{row.metrics[name]:.5g}" if name in row.metrics else "" for name in shown]
         noise = "" if row.noise_std is None else f"{row.noise_std:g}"
-        lines.append(f"| {noise} | {row.seed} | " + " | ".join(values) + f" | {'chosen' if row is chosen else ''} |")
+        verdict = "chosen" if row is chosen else "" if row.metrics else "diverged"
+        lines.append(f"| {noise} | {row.seed} | " + " | ".join(values) + f" | {verdict} |")
     return "\n".join([*lines, "", f"Losses and variances in (kcal/mol/Å)². Chosen by: {rule}.", ""])

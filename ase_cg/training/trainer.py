@@ -1,14 +1,16 @@
 """Train a recipe: priors, labels, network, and the model file; resumable."""
 
 import os
+import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ase_cg.devices import find_device
-from ase_cg.errors import InputError
+from ase_cg.errors import DivergenceError, InputError
 from ase_cg.labels import label_source
 from ase_cg.labels.base import LabelSource
 from ase_cg.models.backbones import make_backbone
@@ -63,6 +65,8 @@ def train(
     ------
     InputError
         If the recipe or the dataset is wrong, or the folder holds another training, or one of another process.
+    DivergenceError
+        If the training diverged; of several, if all did.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     device = find_device(recipe.training.device)
@@ -101,9 +105,7 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
                 several = recipe.model_copy(update={"noise_std": list(recipe.noise_levels)})
                 identity = {"dataset": data.hash, "recipe": _dumped(several)}
                 prepare_folder(folder, identity, MODEL_NAME, session)
-            name = network_name(noise_std, seed)
-            model = _train_one(only, data, folder / name, session, labels_in=folder)
-            rows.append(Row(name, noise_std, seed, CGModel.load(model).card.provenance["metrics"]))
+            rows.append(Row(network_name(noise_std, seed), noise_std, seed, _metrics(only, data, folder, session)))
     chosen = best_row(rows, recipe.training.select)
 
     def finish() -> None:
@@ -112,6 +114,18 @@ def _train_several(recipe: Recipe, path: Path, folder: Path, session: Session) -
 
     on_first_process(finish)
     return folder / MODEL_NAME
+
+
+def _metrics(recipe: Recipe, data: TrainingData, folder: Path, session: Session) -> dict[str, Any]:
+    """Train one of several networks; what it came to, and nothing if it diverged: the others may not."""
+    name = network_name(recipe.noise_levels[0], recipe.training.network_seeds[0])
+    try:
+        model = _train_one(recipe, data, folder / name, session, labels_in=folder)
+    except DivergenceError as error:
+        on_first_process(partial(warnings.warn, f"{name}: {error}", UserWarning, stacklevel=2))
+        return {}
+    metrics: dict[str, Any] = CGModel.load(model).card.provenance["metrics"]
+    return metrics
 
 
 def _train_one(

@@ -14,6 +14,7 @@ from ase_cg.cli.show_info import show_info
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import subset_frames
+from ase_cg.errors import DivergenceError
 from ase_cg.files import read_record
 from ase_cg.models.backbones import make_backbone
 from ase_cg.settings import validated
@@ -264,6 +265,38 @@ def test_info_shows_the_progress_of_each_network_and_the_choice(dataset_file, tm
     chosen = read_record(folder / "trainings.json")["chosen"]
     assert lines[3].startswith(f"  chosen: {chosen} (lowest validation loss")
     assert len(lines) == 4
+
+
+def test_of_several_networks_one_may_diverge(dataset_file, tmp_path, monkeypatch):
+    """Seed 3 has a learning rate that no network survives; the first of the list does not count then."""
+    fit, bad = trainer.fit, [3]
+
+    def too_fast(objective, data, settings, *rest, **options):
+        if settings.network_seeds[0] in bad:
+            objective._settings = settings = settings.model_copy(update={"learning_rate": 1e30})
+        return fit(objective, data, settings, *rest, **options)
+
+    monkeypatch.setattr(trainer, "fit", too_fast)
+    recipe = _recipe(dataset_file, training={"epochs": 1, "seeds": [3, 1, 2]})
+    folder = tmp_path / "t"
+    with pytest.warns(UserWarning, match="seed_3: training diverged"):
+        chosen = train(recipe, folder, quiet=True)
+    record = read_record(folder / "trainings.json")
+    assert record["chosen"] in {"seed_1", "seed_2"}
+    assert [set(row) >= {"validation_loss", "test_loss"} for row in record["trainings"]] == [False, True, True]
+    assert [row.get("diverged") for row in record["trainings"]] == [True, None, None]
+    lines = (folder / "trainings.md").read_text().splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[2:5] if line.split("|")[2].strip() == "3"] == ["diverged"]
+    assert chosen.is_file()
+    assert not (folder / "seed_3" / "model.safetensors").exists()
+
+    bad += [1, 2]
+    with (
+        pytest.warns(UserWarning, match="training diverged"),
+        pytest.raises(DivergenceError, match="all 3 trainings diverged"),
+    ):
+        train(recipe, tmp_path / "all", quiet=True)
+    assert not (tmp_path / "all" / "trainings.json").exists()
 
 
 @pytest.mark.filterwarnings("ignore:the prior")  # few frames have few samples
