@@ -57,7 +57,7 @@ class Study:
         place.mkdir(parents=True, exist_ok=True)
         written = place / "recipe.yaml"
         if not written.is_file():
-            written.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+            _write(written, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         return train(Recipe.read(written), place / "training", quiet=True)
 
     def recipe(self, case: Case, dataset: Path) -> dict[str, Any]:
@@ -79,9 +79,7 @@ class Study:
         trained = time.perf_counter()
         row = self.row(case, sharpened, model)
         row |= {"seconds": {"training": trained - started, "simulation": time.perf_counter() - trained}}
-        part = found.with_suffix(".part")
-        part.write_text(json.dumps(row, indent=1, ensure_ascii=False))
-        part.rename(found)
+        _write(found, json.dumps(row, indent=1, ensure_ascii=False))
         return row
 
     def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
@@ -130,6 +128,13 @@ def variant_name(case: Case, sharpened: Sequence[str] | None) -> str:
     if sharpened is None:
         return "sharpened"
     return "plain" if not sharpened else "sharpened_" + "_".join(sharpened)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a study may be stopped at any moment."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.rename(path)
 
 
 def _recipe(case: Case, system: System, dataset: Path, effort: Effort, device: str) -> dict[str, Any]:

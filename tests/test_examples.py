@@ -4,10 +4,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from ase.io import read
 
-from ase_cg import CGModel, Recipe
+from ase_cg import CGCalculator, CGModel, Recipe, read_beads
 from tests.conftest import ROOT
 
 
@@ -39,6 +40,20 @@ def test_shipped_models_load_by_name_and_say_where_they_come_from():
         # Settings that came after the model was trained are not in its record.
         assert recorded["training"].items() <= stated["training"].items()
         assert recorded["data"]["force_map"] == stated["data"]["force_map"]
+
+
+@pytest.mark.parametrize("molecule", ["ala2", "chignolin"])
+def test_shipped_models_start_from_shipped_structures(molecule):
+    models = sorted(path.stem for path in (ROOT / "models").glob(f"{molecule}*.safetensors"))
+    starts = sorted(path.stem for path in (ROOT / "models").glob(f"{molecule}*.pdb"))
+    assert (len(models), len(starts)) == (2, 2)  # a SchNet and an equivariant one; two states
+    for name in models:
+        calculator = CGCalculator(name)
+        for start in starts:
+            atoms = read_beads(start, calculator.model)
+            atoms.calc = calculator
+            assert np.isfinite(atoms.get_potential_energy())
+            assert np.abs(atoms.get_forces()).max() < 5  # eV/Å; bonds of frames at 300 K pull by one or two
 
 
 def test_example_data_are_what_their_card_says(example_data):
