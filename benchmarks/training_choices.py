@@ -28,7 +28,7 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "averaging_0.999": {"training": {"ema_decay": 0.999}},
     "weight_decay_0.01": {"training": {"weight_decay": 0.01}},
     "weight_decay_1": {"training": {"weight_decay": 1.0}},
-    "fewer_features": {"backbone": {"n_features": 32}},
+    "fewer_features": {"backbone": {"features": 32}},
     "simulation_chooses": {"training": {"select": "simulation", "validation_simulation": SIMULATED}},
 }
 EVERY = 10  # so many validation simulations, evenly over the epochs

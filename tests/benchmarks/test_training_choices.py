@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ase_cg import Recipe
+from ase_cg.models.backbones import make_backbone
 from tests.conftest import ROOT
 
 CASE = "dipeptide/0.01_forces_and_noise_0.05_seed_0_simulation_chooses"
@@ -25,7 +26,8 @@ def test_each_recipe_is_valid_and_differs_in_one_setting(choices, shared, tmp_pa
     for row in choices.all_rows([0]):
         case = row[0]
         recipe = study.recipe(case, dataset)
-        Recipe.model_validate(recipe)
+        backbone = Recipe.model_validate(recipe).backbone
+        make_backbone(backbone.name, 6, backbone.hyper_parameters)
         usual = super(choices.ChoiceStudy, study).recipe(case, dataset)
         name = getattr(case, "choice", None)
         changed = {} if name is None else choices.CHOICES[name]
