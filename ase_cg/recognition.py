@@ -1,7 +1,6 @@
 """Which molecule of a model a set of beads is."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -91,4 +90,4 @@ def given_topology(
     """Return the topology that a user named, if any; a structure file is read at a model's resolution."""
     if topology is None or isinstance(topology, BeadTopology):
         return topology
-    return read_topology(Path(topology), resolution)
+    return read_topology(topology, resolution)

@@ -189,8 +189,10 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
         _check_finite(molecule.name, what, values, np.arange(molecule.n_frames))
     label_frames = spread_frames(split.train, LABEL_FRAMES) if streamed else split.train
     label_forces = None
-    if needs_forces:
-        label_forces = molecule.forces(label_frames) if forces is None else forces[label_frames]
+    if forces is not None:
+        label_forces = forces[label_frames]
+    elif needs_forces:
+        label_forces = molecule.forces(label_frames)
         _check_finite(molecule.name, "forces", label_forces, label_frames)
     return MoleculeData(
         name=molecule.name,
