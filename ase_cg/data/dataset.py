@@ -82,7 +82,13 @@ class Molecule:
         return FORCES.name in self._group
 
     def coordinates(self, frames: slice | NDArray[np.int64] | None = None) -> Floats:
-        """Return bead positions in Å, shape (F, N, 3), of all frames or of a slice or sorted index array."""
+        """Return bead positions in Å, shape (F, N, 3), of all frames or of a slice or sorted index array.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or holds values that are no numbers in these frames.
+        """
         return self._read(COORDINATES.name, frames)
 
     def forces(self, frames: slice | NDArray[np.int64] | None = None) -> Floats:
@@ -91,7 +97,7 @@ class Molecule:
         Raises
         ------
         InputError
-            If the molecule has none.
+            If the molecule has none, the file is damaged, or it holds values that are no numbers in these frames.
         """
         if not self.has_forces:
             raise InputError(f"molecule {self.name!r} has no forces; map a trajectory with forces, or train on noise")
@@ -141,10 +147,20 @@ class Molecule:
         stored = self._group[name]
         try:
             if frames is None or isinstance(frames, slice):
-                return np.asarray(stored[slice(None) if frames is None else frames], dtype=np.float32)
-            return _gathered(stored, frames)
+                found = np.asarray(stored[slice(None) if frames is None else frames], dtype=np.float32)
+            else:
+                found = _gathered(stored, frames)
         except OSError as error:
             raise InputError(f"dataset {self._group.file.filename} is truncated or damaged: {reason(error)}") from error
+        # `ase-cg map` refuses such frames; here something else wrote or changed the file.
+        lost = np.flatnonzero(~np.isfinite(found).all((1, 2)))
+        if len(lost):
+            numbers = np.arange(self.n_frames)[slice(None) if frames is None else frames]
+            raise InputError(
+                f"dataset {self._group.file.filename}, molecule {self.name!r}: {name} of frame {numbers[lost[0]]} "
+                "(counted from 0) hold values that are no numbers; map the trajectories again"
+            )
+        return found
 
 
 def _gathered(stored: Any, frames: NDArray[np.int64]) -> Floats:

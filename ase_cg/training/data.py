@@ -185,15 +185,12 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
     _check_weights(molecule.name, weights, split)
     coordinates = None if streamed else molecule.coordinates()
     forces = molecule.forces() if needs_forces and not streamed else None
-    for what, values in (("positions", coordinates), ("forces", forces)):
-        _check_finite(molecule.name, what, values, np.arange(molecule.n_frames))
     label_frames = spread_frames(split.train, LABEL_FRAMES) if streamed else split.train
     label_forces = None
     if forces is not None:
         label_forces = forces[label_frames]
     elif needs_forces:
         label_forces = molecule.forces(label_frames)
-        _check_finite(molecule.name, "forces", label_forces, label_frames)
     return MoleculeData(
         name=molecule.name,
         topology=molecule.topology,
@@ -204,18 +201,6 @@ def _read(molecule: Molecule, settings: TrainingSection, *, needs_forces: bool, 
         weights=weights,
         label_weights=None if weights is None else weights[label_frames],
     )
-
-
-def _check_finite(name: str, what: str, values: NDArray[np.float32] | None, frames: NDArray[np.int64]) -> None:
-    """Refuse frames that `ase-cg map` would have refused; something else wrote or changed the file."""
-    if values is None:
-        return
-    wrong = np.flatnonzero(~np.isfinite(values).all((1, 2)))
-    if len(wrong):
-        raise InputError(
-            f"molecule {name!r}: {what} of frame {frames[wrong[0]]} (counted from 0) of the dataset hold values that "
-            "are no numbers; map the trajectories again"
-        )
 
 
 def _check_weights(name: str, weights: NDArray[np.float64] | None, split: Split) -> None:

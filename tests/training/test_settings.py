@@ -434,7 +434,9 @@ def test_noise_in_the_wrong_unit_is_warned_of(noise_std, message, tmp_path):
         train(good, tmp_path / "good", quiet=True)
 
 
-@pytest.mark.parametrize(("what", "memory_limit"), [("coordinates", 4.0), ("forces", 4.0), ("forces", 1e-6)])
+@pytest.mark.parametrize(
+    ("what", "memory_limit"), [("coordinates", 4.0), ("coordinates", 1e-6), ("forces", 4.0), ("forces", 1e-6)]
+)
 def test_values_that_are_no_numbers_are_found_before_the_training(what, memory_limit, dataset_file, tmp_path):
     import h5py
 
@@ -444,7 +446,7 @@ def test_values_that_are_no_numbers_are_found_before_the_training(what, memory_l
     with h5py.File(path, "a") as file:
         file[f"molecules/ala2/{what}"][frame, 2, 1] = np.nan
     recipe = _recipe(path, training={"memory_limit": memory_limit})
-    with pytest.raises(InputError, match=f"of frame {frame} .* of the dataset hold values that are no numbers"):
+    with pytest.raises(InputError, match=f"{what} of frame {frame} .* hold values that are no numbers"):
         train(recipe, tmp_path / "t", quiet=True)
     assert not (tmp_path / "t").exists()
 
