@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,15 +42,42 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_train_what_one_does(dataset_file, tmp_path):
+def _by_torchrun(command: list[str]) -> list[subprocess.Popen[str]]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [_start([*launcher, *command], {})]
+
+
+def _by_srun(command: list[str]) -> list[subprocess.Popen[str]]:
+    """Start two tasks with the environment that srun gives them on one node."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(port)}
+    sizes = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    ranks = [{"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
+    return [_start([sys.executable, *command], job | sizes | step | rank) for rank in ranks]
+
+
+def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, env=_environment() | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("launcher", [_by_torchrun, _by_srun])
+def test_two_processes_train_what_one_does(launcher, dataset_file, tmp_path):
     # 192 training frames in batches of 25: the last one has 17, and processes have unequal shares of it.
     recipe = _recipe(dataset_file, training={"ema_decay": 0.9, "patience": 3})
     alone = train(recipe, tmp_path / "alone", quiet=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [*launcher, str(tmp_path / "script.py"), recipe.model_dump_json(), str(tmp_path / "together")]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes = launcher([str(tmp_path / "script.py"), recipe.model_dump_json(), str(tmp_path / "together")])
+    try:
+        said = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), said
     together = tmp_path / "together" / "model.safetensors"
     first = _weights(alone)
     moved = max(float((a - b).abs().max()) for a, b in zip(first, _first_weights(recipe), strict=True))
