@@ -10,6 +10,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph
 from ase_cg.data.neighbors import ALL_PAIRS_LIMIT, NeighborList
 from ase_cg.models.model import CGModel
+from ase_cg.threads import threads_for
 
 
 class EagerEvaluation:
@@ -30,7 +31,7 @@ class EagerEvaluation:
     def results(self, beads: Atoms, *, with_stress: bool) -> tuple[dict[str, Any], dict[str, float]]:
         """Return ASE's results by name, and the energies of the terms in eV."""
         graph = self._graph_at(beads)
-        with torch.enable_grad():
+        with torch.enable_grad(), threads_for(graph.edges.shape[1]):
             positions = graph.positions.requires_grad_(True)
             strain = torch.zeros(3, 3, dtype=positions.dtype, device=positions.device)
             strained, inputs = graph, [positions]

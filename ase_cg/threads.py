@@ -17,7 +17,11 @@ def threads_for(edges: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, edges // EDGES_PER_THREAD)))
+    worth = max(1, min(before, edges // EDGES_PER_THREAD))
+    if worth == before:  # a call of PyTorch's costs a microsecond, and the calculator comes here at every step
+        yield
+        return
+    torch.set_num_threads(worth)
     try:
         yield
     finally:

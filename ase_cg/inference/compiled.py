@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.graph import n_pairs
 from ase_cg.devices import find_device
 from ase_cg.errors import InputError
 from ase_cg.inference import native
@@ -22,6 +23,7 @@ from ase_cg.inference.gate import GATE, Gate, frames_to_check
 from ase_cg.inference.packages import compiled_function
 from ase_cg.inference.parameters import Parameters
 from ase_cg.models.model import DTYPES, CGModel
+from ase_cg.threads import threads_for
 
 Advanced = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Advanced]
@@ -61,6 +63,7 @@ class CompiledModel:
         self._key = key
         self._evaluate: Function = dense.energy_and_forces
         self._quiet = False
+        self._pairs = self.chunk * n_pairs(topology.n_beads)
 
     @property
     def device(self) -> torch.device:
@@ -70,10 +73,11 @@ class CompiledModel:
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (R,) in eV and forces (R, N, 3) in eV/Å at positions (R, N, 3) in Å, in double precision."""
         positions = self._checked(positions, "positions")
-        if self.replicas == self.chunk:
-            energies, forces = self._evaluate(positions)
-            return energies, forces
-        energies, forces = _joined([self._evaluate(*part) for part in self._chunks(positions)], self.replicas)
+        with threads_for(self._pairs):
+            if self.replicas == self.chunk:
+                energies, forces = self._evaluate(positions)
+            else:
+                energies, forces = _joined([self._evaluate(*part) for part in self._chunks(positions)], self.replicas)
         return energies, forces
 
     def energy_and_forces_of(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -81,7 +85,8 @@ class CompiledModel:
         given = self._checked(torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64))[None], "positions")
         if self.device.type != "cpu":
             given = given.to(self.device)
-        energies, forces = self._evaluate(given)
+        with threads_for(self._pairs):
+            energies, forces = self._evaluate(given)
         return energies.item(), forces[0].cpu().numpy()
 
     @property
