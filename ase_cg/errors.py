@@ -12,6 +12,10 @@ class DivergenceError(InputError):
     """A training has no network to offer: the settings were too bold."""
 
 
+class GateError(InputError):
+    """A fast form of a model is not as accurate as was asked for; the model itself can be used."""
+
+
 class StartError(InputError):
     """A simulation was to start where the model means nothing."""
 

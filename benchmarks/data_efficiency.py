@@ -64,13 +64,14 @@ def all_rows(seeds: list[int]) -> list[Row]:
 
 def report(study: Study, seeds: list[int], *, quiet: bool = False) -> None:
     """Write, and print, the table and the figure of what there is."""
-    found = [json.loads(path.read_text()) for row in all_rows(seeds) if (path := study.result(*row)).is_file()]
+    results = study.results(all_rows(seeds))
+    found = list(results.values())
     if not found:
         print("nothing is done yet")
         return
     texts = [table(name, rows) for name in SYSTEMS if (rows := [row for row in found if row["system"] == name])]
     (study.folder / "table.md").write_text("\n\n".join(texts) + "\n")
-    (study.folder / "table.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    (study.folder / "table.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
     draw(found, study.folder)
     if not quiet:
         print("\n\n".join(texts))

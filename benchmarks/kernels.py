@@ -4,9 +4,10 @@
 
 Trains on the published beads of ../shared/data like ``data_efficiency.py``, in the same folder: what that study has
 done is not done again. Every case has a folder of its own, and a result that is there is not made again: a stopped
-study goes on with the same command. ``--list`` shows the cases in their order, the most telling first. Prints its table
-at the end, or with ``--table`` of what there is so far, and keeps it as ``kernels.md``, ``kernels.json``, and
-``kernels.png`` and ``.svg``.
+study goes on with the same command, and on another machine with ``--known benchmarks/results/kernels.json``, the
+results so far (those marked ``transcribed`` are as rounded in the documentation). ``--list`` shows the cases in their
+order, the most telling first. Prints its table at the end, or with ``--table`` of what there is so far, and keeps it as
+``kernels.md``, ``kernels.json``, and ``kernels.png`` and ``.svg``.
 """
 
 import json
@@ -24,6 +25,7 @@ from study_command import Row, study_command
 from systems import SYSTEMS
 
 from ase_cg import Dataset
+from ase_cg.analysis.pareto import GLOBAL, LOCAL, pareto_front
 from ase_cg.flows.kernel import FlowKernel
 from ase_cg.flows.labelling import label_batch
 from ase_cg.units import thermal_energy
@@ -34,11 +36,12 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf": {"name": "cnf"},
     "cnf_published": {"name": "cnf", "noise_std": 0.05, "prior_std": 0.05},  # the same flow, and noisier labels
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
+    "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
     "coupling": {"name": "coupling"},
     "transition": {"name": "transition", "lag": "10 ps"},
 }
-# On all frames of the dipeptide only: other widths; and transitions, whose frames are one trajectory.
-ONCE = ("transition", "cnf_published", "cnf_wide")
+# On all frames of the dipeptide only: other widths, averaged weights; and transitions, whose frames are one trajectory.
+ONCE = ("transition", "cnf_averaged", "cnf_published", "cnf_wide")
 FRAME_INTERVAL = "10 ps"  # of the dipeptide
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
@@ -135,13 +138,15 @@ def main() -> None:
 
 def report(study: Study, seeds: list[int], *, quiet: bool = False) -> None:
     """Write, and print, the tables and the figure of what there is."""
-    found = [json.loads(path.read_text()) for row in all_rows(seeds) if (path := study.result(*row)).is_file()]
+    results = study.results(all_rows(seeds))
+    found = list(results.values())
     if not found:
         print("nothing is done yet")
         return
     texts = [table(name, own) for name in SYSTEMS if (own := [row for row in found if row["system"] == name])]
+    study.folder.mkdir(parents=True, exist_ok=True)
     (study.folder / "kernels.md").write_text("\n\n".join(texts) + "\n")
-    (study.folder / "kernels.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    (study.folder / "kernels.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
     draw(found, study.folder)
     if not quiet:
         print("\n\n".join(texts))
@@ -157,21 +162,28 @@ def table(system: str, rows: list[dict[str, Any]]) -> str:
         if "failed" in row:
             lines.append("| " + " | ".join([*cells, "exploded", *[""] * (len(head) - 5)]) + " |")
             continue
-        for key, style in FIGURES.values():
-            low, high = row["figures"][key]["interval"]
-            cells.append(f"{row['figures'][key]['value']:{style}} ± {(high - low) / 2:{style}}")
+        cells += [figure_cell(row["figures"].get(key), style) for key, style in FIGURES.values()]
         share, flow = row["share"]["model"], row.get("flow")
         cells.append(f"{100 * share['value']:.1f} ± {100 * share['standard_error']:.1f} %")
         cells.append(f"{row['training']['label_variance'] ** 0.5:.2f}")
-        cells += [f"{flow['training_seconds']:.0f}", f"{1e3 * flow['label_seconds']:.1f}"] if flow else ["", ""]
+        seconds = flow.get("training_seconds") if flow else None
+        cells += ["" if seconds is None else f"{seconds:.0f}", f"{1e3 * flow['label_seconds']:.1f}" if flow else ""]
         lines.append("| " + " | ".join(cells) + " |")
     done = next((row for row in rows if "figures" in row), None)
     if done is not None:
-        floor = [f"{done['floor'][key]['value']:{style}}" for key, style in FIGURES.values()]
+        floor = [figure_cell(done["floor"].get(key), style) for key, style in FIGURES.values()]
         share = done["share"]["reference"]
         cells = ["floor", "", "", "", *floor, f"{100 * share['value']:.1f} ± {100 * share['standard_error']:.1f} %"]
         lines.append("| " + " | ".join([*cells, "", "", ""]) + " |")
     return f"{system}:\n\n" + "\n".join(lines)
+
+
+def figure_cell(figure: dict[str, Any] | None, style: str) -> str:
+    """Return a figure and half its interval, as far as they are known: rows copied from documentation lack some."""
+    if figure is None:
+        return ""
+    low, high = figure.get("interval") or (None, None)
+    return f"{figure['value']:{style}}" + ("" if low is None else f" ± {(high - low) / 2:{style}}")
 
 
 def label_name(row: dict[str, Any]) -> str:
@@ -182,29 +194,48 @@ def label_name(row: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the PMF error over the bonds' Wasserstein distance: a colour for each label, a sign for each fraction."""
-    from matplotlib import colormaps
+    """Draw the PMF error over the bonds' Wasserstein distance, a panel for each molecule."""
     from matplotlib.figure import Figure
 
-    systems = [name for name in SYSTEMS if any(r["system"] == name and "figures" in r for r in rows)]
-    figure = Figure(figsize=(7.5, 4.2 * max(1, len(systems))), layout="constrained")
-    axes = figure.subplots(max(1, len(systems)), 1, squeeze=False)[:, 0]
-    for system, axis in zip(systems, axes, strict=False):
-        done = [row for row in rows if row["system"] == system and "figures" in row]
-        kinds = sorted({(label_name(row), row["priors"]) for row in done})
-        for number, kind in enumerate(kinds):
-            own = [row for row in done if (label_name(row), row["priors"]) == kind]
-            for position, row in enumerate(own):
-                x, y = (row["figures"][key]["value"] for key in ("bond_wasserstein_A", "pmf_error_kT"))
-                name = None if position else ", ".join(kind)
-                axis.scatter([x], [y], color=colormaps["tab20"](number % 20), marker=SIGNS[row["fraction"]], label=name)
-        floor = done[0]["floor"]
-        axis.axvline(floor["bond_wasserstein_A"]["value"], color="k", linewidth=1, linestyle=":", label="floor")
-        axis.axhline(floor["pmf_error_kT"]["value"], color="k", linewidth=1, linestyle=":")
-        axis.set(title=system, xscale="log", yscale="log", xlabel="bond Wasserstein / Å", ylabel="PMF error / kT")
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    done = {name: [r for r in rows if r["system"] == name and "figures" in r] for name in SYSTEMS}
+    done = {name: own for name, own in done.items() if own}
+    labels = sorted({label_name(row) for own in done.values() for row in own})
+    figure = Figure(figsize=(7.5, 4.2 * max(1, len(done))), layout="constrained")
+    axes = figure.subplots(max(1, len(done)), 1, squeeze=False)[:, 0]
+    for (name, own), axis in zip(done.items(), axes, strict=False):
+        draw_panel(axis, own, labels)
+        axis.set(title=name, xlabel="bond Wasserstein / Å", ylabel="PMF error / kT")
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"kernels.{suffix}", dpi=150)
+
+
+def draw_panel(axis: Any, rows: list[dict[str, Any]], labels: list[str]) -> None:
+    """Draw one molecule: a colour for each label, hollow with plain priors, a sign for each fraction; the front."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    named = set()
+    for row in sorted(rows, key=lambda row: (label_name(row), row["priors"])):
+        x, y = (row["figures"][key]["value"] for key in (LOCAL, GLOBAL))
+        color, plain = colormaps["tab20"](labels.index(label_name(row)) % 20), row["priors"] == "plain"
+        kind = label_name(row) + (", plain" if plain else ", sharpened" if row["noise_std"] else "")
+        name = None if kind in named else kind
+        named.add(kind)
+        faces = "none" if plain else color
+        axis.scatter([x], [y], facecolors=faces, edgecolors=color, marker=SIGNS[row["fraction"]], label=name)
+    figures = {str(number): row["figures"] for number, row in enumerate(rows)}
+    front = [figures[name] for name in pareto_front(figures)]
+    line = [[figure[key]["value"] for figure in front] for key in (LOCAL, GLOBAL)]
+    axis.plot(*line, color="gray", linewidth=1, zorder=0, drawstyle="steps-pre", label="Pareto front")
+    floor = rows[0]["floor"]
+    axis.axvline(floor[LOCAL]["value"], color="k", linewidth=1, linestyle=":", label="floor")
+    axis.axhline(floor[GLOBAL]["value"], color="k", linewidth=1, linestyle=":")
+    axis.set(xscale="log", yscale="log")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        side.set_major_formatter(FormatStrFormatter("%g"))
+        side.set_minor_formatter(NullFormatter())
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 if __name__ == "__main__":

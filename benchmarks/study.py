@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from judgement import judged
 from systems import SYSTEMS, Effort, System
 
 from ase_cg import CGModel, Dataset, PriorSet, Recipe, SimulationError, analyze, simulate, train
+from ase_cg.errors import GateError
 
 BATCH = 64
 PRIOR_ONLY = ("prior only",)  # in place of the names of sharpened priors: the model without its network
@@ -46,6 +47,7 @@ class Study:
     folder: Path
     effort: str
     device: str = "cpu"
+    known: dict[str, Any] = field(default_factory=dict)  # results of another machine, by :func:`row_name`
 
     def train(self, case: Case) -> Path:
         """Train the model of a case, or return the one that is there."""
@@ -69,17 +71,26 @@ class Study:
         """Return the file of the figures of a case with some of its priors sharpened (None: all)."""
         return self.folder / case.folder / f"{variant_name(case, sharpened)}.json"
 
+    def found(self, case: Case, sharpened: Sequence[str] | None) -> dict[str, Any] | None:
+        """Return the figures of a case if they are there, those of this folder before those of another machine."""
+        own = self.result(case, sharpened)
+        return json.loads(own.read_text()) if own.is_file() else self.known.get(row_name(case, sharpened))
+
+    def results(self, rows: Sequence[tuple[Case, Sequence[str] | None]]) -> dict[str, dict[str, Any]]:
+        """Return what there is of rows, by :func:`row_name`."""
+        return {row_name(*row): found for row in rows if (found := self.found(*row)) is not None}
+
     def run(self, case: Case, sharpened: Sequence[str] | None) -> dict[str, Any]:
         """Train, simulate and judge, or return what is there."""
-        found = self.result(case, sharpened)
-        if found.is_file():
-            return json.loads(found.read_text())
+        found = self.found(case, sharpened)
+        if found is not None:
+            return found
         started = time.perf_counter()
         model = self.train(case)
         trained = time.perf_counter()
         row = self.row(case, sharpened, model)
         row |= {"seconds": {"training": trained - started, "simulation": time.perf_counter() - trained}}
-        _write(found, json.dumps(row, indent=1, ensure_ascii=False))
+        _write(self.result(case, sharpened), json.dumps(row, indent=1, ensure_ascii=False))
         return row
 
     def row(self, case: Case, sharpened: Sequence[str] | None, model: Path) -> dict[str, Any]:
@@ -91,7 +102,11 @@ class Study:
         row = asdict(case) | {"priors": name, "effort": asdict(effort), "training": card.provenance["metrics"]}
         try:
             written = _variant(model, place / f"{name}.safetensors", sharpened)
-            simulation = self._simulate(case, written, name, prior_only=sharpened == PRIOR_ONLY)
+            compiled = effort.compiled and sharpened != PRIOR_ONLY
+            try:
+                simulation = self._simulate(case, written, name, compiled=compiled)
+            except GateError:  # a network so rough that its compiled form is not accurate enough
+                simulation = self._simulate(case, written, name, compiled=False)
         except SimulationError as error:
             return row | {"failed": str(error)}
         reference = self.folder / case.system / "reference.h5"
@@ -99,7 +114,7 @@ class Study:
         comparison = analyze(simulation, reference, **options, quiet=True)
         return row | judged(comparison, lambda frames: system.counted(frames, reference))
 
-    def _simulate(self, case: Case, model: Path, name: str, *, prior_only: bool) -> Path:
+    def _simulate(self, case: Case, model: Path, name: str, *, compiled: bool) -> Path:
         system = SYSTEMS[case.system]
         effort = system.efforts[self.effort]
         return simulate(
@@ -112,11 +127,16 @@ class Study:
             report_interval=effort.report_interval,
             seed=case.seed,
             device=self.device,
-            prior_only=prior_only,
-            compile=effort.compiled and not prior_only,
+            prior_only=name == variant_name(case, PRIOR_ONLY),
+            compile=compiled,
             resume=True,
             quiet=True,
         )
+
+
+def row_name(case: Case, sharpened: Sequence[str] | None) -> str:
+    """Return what a row of a study is called."""
+    return f"{case.folder}/{variant_name(case, sharpened)}"
 
 
 def variant_name(case: Case, sharpened: Sequence[str] | None) -> str:

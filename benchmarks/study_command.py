@@ -2,11 +2,12 @@
 
 import argparse
 import fnmatch
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from study import Case, Study, variant_name
+from study import Case, Study, row_name
 
 Row = tuple[Case, tuple[str, ...] | None]  # with the names of the sharpened priors, None for all
 
@@ -25,6 +26,8 @@ def study_command(
         Returns the rows for seeds, in the order in which they are made.
     report : callable
         Writes and prints what there is, given the study, the seeds, and ``quiet``.
+
+    Results lie on one machine; what a study writes as ``.json`` can be given to another as ``--known``.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/data_efficiency"))
@@ -33,16 +36,18 @@ def study_command(
     parser.add_argument("--only", default="*", help="pattern of the cases, such as 'dipeptide/*_0.05_*'")
     parser.add_argument("--limit", type=int, help="do at most so many cases")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--known", type=Path, help="results of another machine, which are shown and not made again")
     parser.add_argument("--list", action="store_true", help="show the cases and what is done of them")
     parser.add_argument("--table", action="store_true", help="show the table of what is done")
     arguments = parser.parse_args()
-    study = kind(arguments.folder / arguments.effort, arguments.effort, arguments.device)
+    known = {} if arguments.known is None else json.loads(arguments.known.read_text())
+    study = kind(arguments.folder / arguments.effort, arguments.effort, arguments.device, known)
     rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(shown(row), arguments.only)][: arguments.limit]
     if arguments.list:
-        print("\n".join(f"{'done' if study.result(*row).is_file() else '    '} {shown(row)}" for row in rows))
+        print("\n".join(f"{'    ' if study.found(*row) is None else 'done'} {shown(row)}" for row in rows))
         return
     for row in [] if arguments.table else rows:
-        if not study.result(*row).is_file():
+        if study.found(*row) is None:
             print(f"{time.strftime('%H:%M:%S')} {shown(row)}", flush=True)
             study.run(*row)
             report(study, arguments.seeds, quiet=True)
@@ -51,4 +56,4 @@ def study_command(
 
 def shown(row: Row) -> str:
     """Return the name of a row."""
-    return f"{row[0].folder}/{variant_name(*row)}"
+    return row_name(*row)

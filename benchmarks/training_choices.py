@@ -86,12 +86,13 @@ def main() -> None:
 
 def report(study: Study, seeds: list[int], *, quiet: bool = False) -> None:
     """Write, and print, the table of what there is."""
-    found = [json.loads(path.read_text()) for row in all_rows(seeds) if (path := study.result(*row)).is_file()]
+    results = study.results(all_rows(seeds))
+    found = list(results.values())
     if not found:
         print("nothing is done yet")
         return
     (study.folder / "training_choices.md").write_text(table(found) + "\n")
-    (study.folder / "training_choices.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    (study.folder / "training_choices.json").write_text(json.dumps(results, indent=1, ensure_ascii=False))
     if not quiet:
         print(table(found))
 

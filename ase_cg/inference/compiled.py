@@ -15,7 +15,7 @@ from torch import Tensor
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import n_pairs
 from ase_cg.devices import find_device
-from ase_cg.errors import InputError
+from ase_cg.errors import GateError, InputError
 from ase_cg.inference import native
 from ase_cg.inference.dense import DenseModel
 from ase_cg.inference.export import CompilerError, Function, has_compiler
@@ -215,7 +215,7 @@ def compile_model(
         return compiled
     compiled.force_error = gauge.error(compiled.chunk_function, chunk)
     if not compiled.force_error <= gate:
-        raise InputError(
+        raise GateError(
             f"the compiled forces differ from the model's by {compiled.force_error:.1e}, above the gate of {gate:.1e}; "
             "clear the cache with `ase-cg cache --clear`, or do without compiling"
         )
@@ -284,7 +284,7 @@ def _tabulated(
         error = gauge.error(dense.energy_and_forces, chunk)
         if error <= gauge.limit:
             return dense, intervals, error
-    raise InputError(
+    raise GateError(
         f"the tabulated forces differ from the model's by {error:.1e} in {dtype}, above the gate of {gauge.limit:.1e}; "
         "ask for a looser gate, for float64, or do without compiling"
     )

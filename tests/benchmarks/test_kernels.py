@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ase_cg import CGModel, SimulationError
+from ase_cg.errors import GateError
 from tests.conftest import ROOT
 
 CASE = "dipeptide/0.01_flow_coupling_seed_0"
@@ -48,3 +50,41 @@ def test_cases_of_both_studies_share_their_folders(kernels):
 
     own = {shown(row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
     assert own <= {shown(row) for row in data_efficiency.all_rows([0])}
+
+
+def test_results_of_another_machine_are_shown_and_not_made_again(kernels, tmp_path, monkeypatch, capsys):
+    known = ROOT / "benchmarks" / "results" / "kernels.json"
+    rows = json.loads(known.read_text())
+    options = ["--folder", str(tmp_path), "--effort", "quick", "--known", str(known)]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--list"])
+    kernels.main()
+    listed = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in listed if line.startswith("done")} == set(rows)
+
+    # Nothing is trained: the only case asked for is known.
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--only", "dipeptide/1_flow_cnf_seed_0/*"])
+    kernels.main()
+    assert [path.name for path in (tmp_path / "quick").iterdir() if path.is_dir()] == []
+    table = capsys.readouterr().out
+    assert "| 1 | flow, cnf | clean | 0 | 1.04 ± 0.10 | 0.0520 ± 0.0060 | 0.0036 |" in table
+    assert json.loads((tmp_path / "quick" / "kernels.json").read_text()) == rows
+
+
+def test_a_model_too_rough_to_be_compiled_is_simulated_as_it_is(kernels, tmp_path, monkeypatch):
+    import study
+
+    compiled = []
+
+    def simulate(*_, compile, **__):  # noqa: A002 - as it is called
+        compiled.append(compile)
+        if compile:
+            raise GateError("the tabulated forces differ")
+        raise SimulationError("replica 0 exploded")
+
+    monkeypatch.setattr(study, "simulate", simulate)
+    model = CGModel.load("ala2_forces_and_noise")
+    case = study.Case("dipeptide", 1, "atomistic", None, 0)
+    model.save(tmp_path / "model.safetensors")
+    row = study.Study(tmp_path, "quick").row(case, None, tmp_path / "model.safetensors")
+    assert compiled == [True, False]
+    assert row["failed"] == "replica 0 exploded"
