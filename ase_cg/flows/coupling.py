@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from ase_cg.errors import InputError
 from ase_cg.flows.base import ConditionalFlow, Scored
 from ase_cg.flows.field import Normal, centered, drawn_by
+from ase_cg.flows.harmonic_start import HarmonicStart, Place
 from ase_cg.flows.kernel_attention import KernelTransformer, kernel_attention
+from ase_cg.flows.stiff_modes import StiffModes
 
 LENGTH_SCALES = (1.0, 2.0, 4.0, 8.0)  # Å
 STRONGEST = 3.0  # largest logarithm of one layer's scale
@@ -20,11 +22,16 @@ class CouplingFlow(ConditionalFlow):
     """RealNVP over displacements u = x − z and auxiliary velocities w ~ N(0, 1), conditioned on z.
 
     A layer scales and shifts displacements by functions of velocities and z, then velocities by functions of the new
-    displacements and z; both functions are transformers over the beads. Displacements begin as N(0, σ_n²). The mean of
-    z is taken out before the networks see it, so a translation moves samples with it; they learn rotations from
-    rotated data. Noise and displacements have all 3N components, and so has ln k(x, w | z); of its gradient the mean
-    over beads is removed, which in the mean force is zero. Given w drawn with x, ∂ ln k(x, w | z)/∂x has the mean
-    ∂ ln k(x | z)/∂x. Source: Klein et al., "Timewarp" (NeurIPS 2023).
+    displacements and z; both functions are transformers over the beads. Noise and displacements have all 3N
+    components, and so has ln k(x, w | z); of its gradient the mean over beads is removed, which in the mean force is
+    zero. Given w drawn with x, ∂ ln k(x, w | z)/∂x has the mean ∂ ln k(x | z)/∂x.
+    Source: Klein et al., "Timewarp" (NeurIPS 2023).
+
+    As published, displacements begin as N(0, σ_n²) and layers act along the axes of the laboratory; the mean of z is
+    taken out before the networks see it, and they learn rotations from rotated data. A bond is then mended by six
+    components of two beads that know nothing of its direction, which takes long to learn. With `modes` displacements
+    begin as those of harmonic bonds and angles (:class:`HarmonicStart`), and layers act along axes of the beads: what
+    is left to learn is what is not harmonic, and all of it turns with the molecule.
 
     Parameters
     ----------
@@ -35,6 +42,8 @@ class CouplingFlow(ConditionalFlow):
         Coupling layers; blocks and features of each transformer.
     length_scales : sequence of float
         Of attention, in Å.
+    modes : StiffModes, or a mapping of its fields, optional
+        Bonds and angles, by type; every bead must be a type of its own then.
     """
 
     length_scales: Tensor
@@ -48,6 +57,7 @@ class CouplingFlow(ConditionalFlow):
         n_blocks: int = 3,
         embedding: int = 32,
         length_scales: Sequence[float] = LENGTH_SCALES,
+        modes: StiffModes | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not (noise_std > 0 and math.isfinite(noise_std)):
@@ -60,14 +70,18 @@ class CouplingFlow(ConditionalFlow):
         self.n_layers, self.n_blocks, self.embedding_size = n_layers, n_blocks, embedding
         self.register_buffer("length_scales", torch.tensor([float(scale) for scale in length_scales]))
         self.beads = nn.Embedding(n_types, embedding)
+        if isinstance(modes, dict):
+            modes = StiffModes(**modes)
+        self.start = None if modes is None else HarmonicStart(modes, noise_std, len(length_scales))
+        seen = 6 if self.start is None else self.start.given_size + self.start.context_size
         self.networks = nn.ModuleList(
             KernelTransformer(
-                embedding + 6, 6, embedding=embedding, n_blocks=n_blocks, length_scales=list(length_scales)
+                embedding + seen, 6, embedding=embedding, n_blocks=n_blocks, length_scales=list(length_scales)
             )
             for _ in range(2 * n_layers)
         )
 
-    def settings(self) -> dict[str, int | float | list[float]]:
+    def settings(self) -> dict[str, Any]:
         """Return the arguments that make a flow of the same shape."""
         return {
             "n_types": self.n_types,
@@ -76,6 +90,7 @@ class CouplingFlow(ConditionalFlow):
             "n_blocks": self.n_blocks,
             "embedding": self.embedding_size,
             "length_scales": [float(scale) for scale in self.length_scales],
+            "modes": None if self.start is None else self.start.modes._asdict(),
         }
 
     def numbers_a_frame(self, n_beads: int) -> int:
@@ -124,38 +139,74 @@ class CouplingFlow(ConditionalFlow):
     def joint_log_prob(self, x: Tensor, velocities: Tensor, z: Tensor, types: Tensor) -> Tensor:
         """Return ln k(x, w | z), shape (B,), of positions in Å and velocities, both (B, N, 3)."""
         start, base, log_det = self._backward(x - z, velocities, z, types)
-        spread = self.noise_std**2
-        position = -0.5 * ((start.square() / spread) + math.log(2 * math.pi * spread)).sum((1, 2))
-        return position - 0.5 * (base.square() + math.log(2 * math.pi)).sum((1, 2)) + log_det
+        return log_det - 0.5 * (start.square() + base.square() + 2 * math.log(2 * math.pi)).sum((1, 2))
 
     def _drawn(self, z: Tensor, types: Tensor, normal: Normal | None) -> tuple[Tensor, Tensor]:
         draw = normal or drawn_by()
-        u, w = self.noise_std * draw(z), draw(z)
-        context, attention = self._context(z, types)
+        u, w = draw(z), draw(z)
+        seen = self._seen(z, types)
         for number in range(self.n_layers):
-            scale, shift = self._affine(2 * number, w, context, attention)
-            u = u * scale.exp() + self.noise_std * shift
-            scale, shift = self._affine(2 * number + 1, u / self.noise_std, context, attention)
+            scale, shift = self._affine(2 * number, w, seen)
+            u = u * scale.exp() + shift
+            scale, shift = self._affine(2 * number + 1, u, seen)
             w = w * scale.exp() + shift
-        return z + u, w
+        return z + seen.out_of(u), w
 
     def _backward(self, u: Tensor, w: Tensor, z: Tensor, types: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what displacements and velocities came from, and the logarithm of the determinant of that map."""
-        context, attention = self._context(z, types)
-        log_det = torch.zeros_like(u[:, 0, 0])
+        seen = self._seen(z, types)
+        u, log_det = seen.into(u)
         for number in reversed(range(self.n_layers)):
-            scale, shift = self._affine(2 * number + 1, u / self.noise_std, context, attention)
+            scale, shift = self._affine(2 * number + 1, u, seen)
             w, log_det = (w - shift) * (-scale).exp(), log_det - scale.sum((1, 2))
-            scale, shift = self._affine(2 * number, w, context, attention)
-            u, log_det = (u - self.noise_std * shift) * (-scale).exp(), log_det - scale.sum((1, 2))
+            scale, shift = self._affine(2 * number, w, seen)
+            u, log_det = (u - shift) * (-scale).exp(), log_det - scale.sum((1, 2))
         return u, w, log_det
 
-    def _context(self, z: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, z: Tensor, types: Tensor) -> "Seen":
         at = centered(z)
+        attention = kernel_attention(at, self.length_scales)
+        place = None if self.start is None else self.start.at(at, types, attention)
         beads = self.beads(types).expand(len(z), -1, -1)
-        return torch.cat([beads, at], -1), kernel_attention(at, self.length_scales)
+        context = torch.cat([beads, at if place is None else place.context], -1)
+        return Seen(context, attention, self.noise_std, place)
 
-    def _affine(self, number: int, given: Tensor, context: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    def _affine(self, number: int, given: Tensor, seen: "Seen") -> tuple[Tensor, Tensor]:
         """Return the logarithm of scales, and shifts, both (B, N, 3)."""
-        found = cast(Tensor, self.networks[number](torch.cat([context, given], -1), attention))
+        features = torch.cat([seen.context, seen.given(given)], -1)
+        found = cast(Tensor, self.networks[number](features, seen.attention))
         return STRONGEST * torch.tanh(found[..., :3] / STRONGEST), found[..., 3:]
+
+
+class Seen(NamedTuple):
+    """What the networks are shown of a conditioning, and the kernel that layers begin with.
+
+    Attributes
+    ----------
+    context : Tensor, shape (B, N, C)
+    attention : Tensor, shape (B, H, N, N)
+    noise_std : float
+        In Å.
+    place : Place, optional
+        The harmonic kernel; without it displacements begin as N(0, σ²), along axes of the laboratory.
+    """
+
+    context: Tensor
+    attention: Tensor
+    noise_std: float
+    place: Place | None
+
+    def into(self, displacements: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is N(0, 1) at first, from displacements in Å, and the logarithm of the determinant, (B,)."""
+        if self.place is None:
+            log_det = displacements[0].numel() * math.log(self.noise_std)
+            return displacements / self.noise_std, torch.full_like(displacements[:, 0, 0], -log_det)
+        return self.place.into(displacements), self.place.log_det
+
+    def out_of(self, numbers: Tensor) -> Tensor:
+        """Return displacements in Å."""
+        return self.noise_std * numbers if self.place is None else self.place.out_of(numbers)
+
+    def given(self, vectors: Tensor) -> Tensor:
+        """Return what the networks see of the half that they do not change."""
+        return vectors if self.place is None else self.place.seen(vectors)

@@ -1,6 +1,7 @@
 """Train the flow of a recipe, and label the frames of its model with it."""
 
 import warnings
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ase_cg.flows.check import BondCheck, check_bonds, describe_failures
 from ase_cg.flows.field import drawn_by
 from ase_cg.flows.kernel import FlowKernel, bead_types
 from ase_cg.flows.label_set import LabelSet, Share
+from ase_cg.flows.stiff_modes import StiffModes, stiff_modes
 from ase_cg.training.checks import warn_of_noise
 from ase_cg.training.data import MoleculeData, TrainingData
 from ase_cg.training.distributed import on_first_process, process_count, process_rank, wait_for_all
@@ -31,6 +33,7 @@ from ase_cg.training.transitions import displacement_std, with_transitions
 FLOW_NAME = "flow.safetensors"
 LABELS_NAME = "labels.h5"
 CHECKED_FRAMES = 4096  # of each molecule, whose bonds are compared
+FITTED_TO = 20_000  # frames of each molecule that give the fluctuations of bonds and angles
 LEAST_VALIDATION = 500  # frames labelled for validation and for test
 MANY_DROPPED = 0.01
 VIRIAL_SIGNIFICANT, VIRIAL_TOLERANCE = 5.0, 0.1  # as of recorded forces
@@ -103,7 +106,8 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
     topologies = {molecule.name: molecule.topology for molecule in data.molecules}
     types, n_types = bead_types(topologies, distinct=kernel.distinct_beads)
     fitted = None if kernel.lag is None else displacement_std(data)
-    objective = make_objective(kernel, list(types.values()), n_types, settings, fitted)
+    modes = _modes(data) if kernel.harmonic_start else None
+    objective = make_objective(kernel, list(types.values()), n_types, settings, fitted, modes)
     metrics = fit(
         objective,
         data,
@@ -123,6 +127,18 @@ def _train_flow(recipe: Recipe, kernel: KernelSection, data: TrainingData, folde
 
     on_first_process(check_and_save)
     return path
+
+
+def _modes(data: TrainingData) -> StiffModes:
+    """Return bonds and angles of all molecules, as they fluctuate in training frames."""
+    found = []
+    with Dataset.open(data.path) as dataset:
+        for molecule in data.molecules:
+            frames = spread_frames(molecule.split.train, FITTED_TO)
+            x = torch.from_numpy(dataset.molecules[molecule.name].coordinates(frames)).double()
+            weights = None if molecule.weights is None else torch.from_numpy(molecule.weights[frames])
+            found.append(stiff_modes(molecule.topology, x, weights))
+    return reduce(StiffModes.joined, found)
 
 
 def check_distribution(kernel: FlowKernel, data: TrainingData) -> dict[str, list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from ase_cg.flows.field import Normal, VectorField, centered
 from ase_cg.flows.fields import make_field
 from ase_cg.flows.matching import matched, matched_pair
 from ase_cg.flows.orientation import rotations
+from ase_cg.flows.stiff_modes import StiffModes
 from ase_cg.labels.frame_noise import FrameNoise
 from ase_cg.training.averages import WeightedAverage
 from ase_cg.training.distributed import process_count
@@ -149,6 +150,7 @@ def make_objective(
     n_types: int,
     settings: TrainingSection,
     displacement_std: float | None = None,
+    modes: StiffModes | None = None,
 ) -> FlowObjective:
     """Make the flow that a recipe names, and what it is trained by.
 
@@ -162,6 +164,8 @@ def make_objective(
         Of the flow.
     displacement_std : float, optional
         Of transitions, in Å: what they begin with unless the recipe says it.
+    modes : StiffModes, optional
+        Of coupling flows that begin with harmonic bonds and angles, by type.
     """
     beads = [torch.tensor(each) for each in types]
     moved = kernel.prior_std or displacement_std
@@ -175,6 +179,7 @@ def make_objective(
                 n_blocks=kernel.blocks,
                 embedding=kernel.embedding,
                 length_scales=kernel.length_scales,
+                modes=modes,
             )
             return MaximumLikelihood(coupling, beads, settings, settings.seed)
         sizes = {"features": kernel.features, "n_layers": kernel.layers}

@@ -9,7 +9,7 @@ from ase_cg.training.training_settings import TrainingSection
 from ase_cg.units import quantity
 
 CNF_KEYS = frozenset({"path_std", "field", "features", "layers", "solver", "steps", "nodes", "tolerance", "probes"})
-COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales"})
+COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_scales", "start"})
 TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
 PRIOR_STD = 0.07  # Å; all noise of the publication's flow, there divided between σ_n and σ_p
 COUPLING_STD = 0.05  # Å
@@ -56,6 +56,8 @@ class KernelSection(Section):
     embedding: int = Field(default=32, ge=1)
     length_scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0, 2.0, 4.0, 8.0], min_length=1)  # Å
 
+    start: Literal["harmonic", "noise"] | None = None  # of coupling flows; see harmonic_start
+
     @model_validator(mode="after")
     def _keys_of_this_kernel(self) -> Self:
         for owner, keys in self._foreign():
@@ -82,6 +84,12 @@ class KernelSection(Section):
             raise ValueError("needs a 'noise_std' above 0: its samples begin with that noise")
         return self
 
+    @model_validator(mode="after")
+    def _harmonic_bonds_of_distinct_beads(self) -> Self:
+        if self.start == "harmonic" and not self.distinct_beads:
+            raise ValueError("needs 'distinct_beads' with 'start: harmonic': types must tell which beads are bonded")
+        return self
+
     def _foreign(self) -> list[tuple[str, frozenset[str]]]:
         """Return keys that this kernel does not have, and whose they are."""
         of_noise = frozenset({"noise_std"})
@@ -102,6 +110,13 @@ class KernelSection(Section):
     def start_std(self) -> float:
         """σ_p in Å, where it is not fitted."""
         return PRIOR_STD if self.prior_std is None else self.prior_std
+
+    @property
+    def harmonic_start(self) -> bool:
+        """Whether displacements begin as those of harmonic bonds and angles, which suits noise but not long ways."""
+        if self.start is not None:
+            return self.start == "harmonic"
+        return self.name == "coupling" and self.distinct_beads
 
     @property
     def family(self) -> str:
