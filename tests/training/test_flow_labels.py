@@ -200,6 +200,8 @@ def test_a_coupling_flow_is_trained_and_labels_by_the_same_line(stiff_pair, tmp_
     assert found["labels"]["pair"]["dropped"] == 0
     kernel = FlowKernel.load(tmp_path / "t" / "flow" / "flow.safetensors")
     assert isinstance(kernel.flow, CouplingFlow)
+    assert kernel.flow.start.modes.bond_stds == pytest.approx([WIDTH], rel=0.05)
+    assert all(row["reproduced"] for row in kernel.provenance["bonds"]["pair"])
     with Dataset.open(tmp_path / "t" / "flow" / "labels.h5") as labels:
         x, f = (
             part.astype(float) for part in (labels.molecules["pair"].coordinates(), labels.molecules["pair"].forces())
@@ -229,6 +231,11 @@ def test_frames_are_rotated_uniformly():
         ({"kernel": {"prior_std": 0}}, "kernel.prior_std cannot be 0"),
         ({"kernel": {"nois_std": 0.05}}, "did you mean 'noise_std'"),
         ({"kernel": {"name": "coupling", "nodes": 3}}, "has 'nodes', which is a key of the kernel 'cnf'"),
+        ({"kernel": {"start": "noise"}}, "has 'start', which is a key of the kernel 'coupling' and not of 'cnf'"),
+        (
+            {"kernel": {"name": "coupling", "start": "harmonic", "distinct_beads": False}},
+            "needs 'distinct_beads' with 'start: harmonic'",
+        ),
         ({"kernel": {"blocks": 2}}, "has 'blocks', which is a key of the kernel 'coupling' and not of 'cnf'"),
         ({"noise_std": 0.05}, r"give kernel.prior_std \(of coupling flows kernel.noise_std\)"),
         ({"labels": "noise", "noise_std": 0.05}, "labels 'noise' use no kernel"),
@@ -250,4 +257,5 @@ def test_the_kernel_of_flow_labels_has_a_default():
     assert recipe.flow_kernel.conditioning_std == 0.0
     assert recipe.flow_kernel.start_std == 0.07
     assert whole.flow_kernel.conditioning_std == 0.05
+    assert whole.flow_kernel.harmonic_start
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
