@@ -38,10 +38,14 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
     "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
     "coupling": {"name": "coupling"},
+    "coupling_published": {"name": "coupling", "start": "noise"},  # along the axes of the laboratory
+    # What the harmonic start does without any training.
+    "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
     "transition": {"name": "transition", "lag": "10 ps"},
 }
-# On all frames of the dipeptide only: other widths, averaged weights; and transitions, whose frames are one trajectory.
-ONCE = ("transition", "cnf_averaged", "cnf_published", "cnf_wide")
+# On all frames of the dipeptide only: as published, no training, other widths, averaged weights; and transitions, whose
+# frames are one trajectory.
+ONCE = ("coupling_untrained", "transition", "cnf_averaged", "coupling_published", "cnf_published", "cnf_wide")
 FRAME_INTERVAL = "10 ps"  # of the dipeptide
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
@@ -72,7 +76,7 @@ class KernelStudy(Study):
             return recipe
         epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
         # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
-        recipe["kernel"] = KERNELS[case.kernel] | {"epochs": epochs, "batch_size": 128}
+        recipe["kernel"] = {"epochs": epochs, "batch_size": 128} | KERNELS[case.kernel]
         if "lag" in recipe["kernel"]:
             recipe["data"]["frame_interval"] = FRAME_INTERVAL
         return recipe
@@ -123,6 +127,7 @@ def all_rows(seeds: list[int]) -> list[Row]:
             rows += [(case, priors) for case in both for priors in (SHARPENED[system], PLAIN)]
             later += [flow_row(*place, "cnf", "flow_and_forces"), flow_row(*place, "coupling")]
             later += [flow_row(*place, kernel) for kernel in ONCE if place == ("dipeptide", 1, 0)]
+            later += [flow_row(*place, "coupling_published")] if place == ("dipeptide", 0.1, 0) else []
     return rows + later
 
 

@@ -4,10 +4,14 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
+import torch
 
-from ase_cg import CGModel, SimulationError
+from ase_cg import CGModel, Dataset, SimulationError
 from ase_cg.errors import GateError
+from ase_cg.flows.field import centered
+from ase_cg.flows.kernel import FlowKernel
 from tests.conftest import ROOT
 
 CASE = "dipeptide/0.01_flow_coupling_seed_0"
@@ -32,8 +36,15 @@ def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_
     assert 0 < flow["label_seconds"] < 1
     assert 0 < flow["training_seconds"] < row["seconds"]["training"]
     assert flow["provenance"]["metrics"]["epochs"] == 10
-    # A flow that is hardly trained gives about the label of noise, kT/σ a component.
-    assert row["training"]["label_variance"] ** 0.5 == pytest.approx(11.9, rel=0.15)
+    # A flow that is hardly trained gives about the labels of its harmonic start, of precision P: kT² tr P/(3N).
+    kernel = FlowKernel.load(result.parent / "training" / "flow" / "flow.safetensors")
+    with Dataset.open(tmp_path / "smoke" / "dipeptide" / "reference.h5") as opened:
+        x = centered(torch.from_numpy(opened.only_molecule().coordinates(np.arange(200))))
+    factor = kernel.flow.start.at(x, torch.arange(6), torch.zeros(200, 4, 6, 6)).factor
+    kT = kernel.temperature * 1.987204e-3  # kcal/mol
+    expected = float(kT * (factor.square().sum((1, 2)) / 18).mean().sqrt())
+    assert expected > 1.5 * kT / 0.05  # more than the label of noise, because bonds are stiff
+    assert row["training"]["label_variance"] ** 0.5 == pytest.approx(expected, rel=0.1)
 
     written = result.stat().st_mtime_ns
     kernels.main()
