@@ -125,7 +125,8 @@ def all_rows(seeds: list[int]) -> list[Row]:
             rows.append((Case(system, fraction, "atomistic", None, seed), None))
             both = [Case(system, fraction, "forces_and_noise", std, seed) for std in (0.05, 0.1)]
             rows += [(case, priors) for case in both for priors in (SHARPENED[system], PLAIN)]
-            later += [flow_row(*place, "cnf", "flow_and_forces"), flow_row(*place, "coupling")]
+            later += [flow_row(*place, "coupling")]
+            later += [flow_row(*place, kernel, "flow_and_forces") for kernel in ("cnf", "coupling")]
             later += [flow_row(*place, kernel) for kernel in ONCE if place == ("dipeptide", 1, 0)]
             later += [flow_row(*place, "coupling_published")] if place == ("dipeptide", 0.1, 0) else []
     return rows + later

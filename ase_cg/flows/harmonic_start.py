@@ -52,7 +52,8 @@ class Place(NamedTuple):
 
     def seen(self, given: Tensor) -> Tensor:
         """Return vectors of each bead, with what all heads gather of those of others, along the bead's own axes."""
-        gathered = torch.einsum("bhij,bjkx,bjk->bihx", self.heads, self.axes, given)
+        vectors = torch.einsum("bjkx,bjk->bjx", self.axes, given)
+        gathered = torch.einsum("bhij,bjx->bihx", self.heads, vectors)
         return torch.cat([given, torch.einsum("bikx,bihx->bihk", self.axes, gathered).flatten(2)], -1)
 
 
