@@ -39,13 +39,22 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
     "coupling": {"name": "coupling"},
     "coupling_published": {"name": "coupling", "start": "noise"},  # along the axes of the laboratory
+    "coupling_wide": {"name": "coupling", "noise_std": 0.1},
     # What the harmonic start does without any training.
     "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
     "transition": {"name": "transition", "lag": "10 ps"},
 }
 # On all frames of the dipeptide only: as published, no training, other widths, averaged weights; and transitions, whose
 # frames are one trajectory.
-ONCE = ("coupling_untrained", "transition", "cnf_averaged", "coupling_published", "cnf_published", "cnf_wide")
+ONCE = (
+    "coupling_untrained",
+    "coupling_wide",
+    "transition",
+    "cnf_averaged",
+    "coupling_published",
+    "cnf_published",
+    "cnf_wide",
+)
 FRAME_INTERVAL = "10 ps"  # of the dipeptide
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
