@@ -30,8 +30,8 @@ class CouplingFlow(ConditionalFlow):
     As published, displacements begin as N(0, σ_n²) and layers act along the axes of the laboratory; the mean of z is
     taken out before the networks see it, and they learn rotations from rotated data. A bond is then mended by six
     components of two beads that know nothing of its direction, which takes long to learn. With `modes` displacements
-    begin as those of harmonic bonds and angles (:class:`HarmonicStart`), and layers act along axes of the beads: what
-    is left to learn is what is not harmonic, and all of it turns with the molecule.
+    begin as those of harmonic bonds and angles (:class:`HarmonicStart`), and layers act along axes of the beads,
+    which turn with the molecule: what is left to learn is what is not harmonic.
 
     Parameters
     ----------
@@ -72,6 +72,8 @@ class CouplingFlow(ConditionalFlow):
         self.beads = nn.Embedding(n_types, embedding)
         if isinstance(modes, dict):
             modes = StiffModes(**modes)
+        if modes is not None:
+            modes.check(n_types)
         self.start = None if modes is None else HarmonicStart(modes, noise_std, len(length_scales))
         seen = 6 if self.start is None else self.start.given_size + self.start.context_size
         self.networks = nn.ModuleList(

@@ -11,6 +11,7 @@ from ase_cg.flows.stiff_modes import StiffModes, angle_cosines, bond_lengths
 Mode = tuple[Tensor, Tensor, Tensor]  # beads of modes of a kind, means, and standard deviations
 
 NEARLY_STRAIGHT = 1e-3  # sine of the angle below which a neighbour shows no direction across the bond
+LEAST = 1e-6  # Å or of a cosine, where a mode does not move at all
 NARROWEST = 1e-2  # times the noise: a mode that fluctuates less is as good as rigid
 
 
@@ -94,7 +95,9 @@ class HarmonicStart(nn.Module):
         axes = bead_axes(bonds, others)
         near = torch.einsum("bikx,bihx->bihk", axes, torch.stack([others, *self._around(z, attention)], 2))
         precision, pull = self._precision(z, axes, groups)
-        factor = torch.linalg.cholesky(precision)
+        # Frames that are no numbers stay so, and are dropped as others that fail.
+        factor, failed = torch.linalg.cholesky_ex(precision)
+        factor = torch.where(failed[:, None, None] == 0, factor, torch.nan)
         shift = -torch.cholesky_solve(pull[..., None], factor)[..., 0]
         log_det = factor.diagonal(dim1=1, dim2=2).log().sum(-1)
         next_to = torch.nn.functional.one_hot(toward, len(types)).to(z)
@@ -114,7 +117,7 @@ class HarmonicStart(nn.Module):
             along = torch.einsum("bmskx,bmsx->bmsk", axes[:, beads], slopes)
             # A mode as narrow as rounding would make the matrix singular.
             smallest = NARROWEST * self.noise_std * slopes.square().sum((2, 3)).sqrt()
-            width = std.expand_as(value).maximum(smallest)
+            width = std.expand_as(value).maximum(smallest).clamp_min(LEAST)
             spread = along.new_zeros(*along.shape[:2], count, 3)
             spread.scatter_(2, beads[None, :, :, None].expand_as(along), along)
             found.append((spread.flatten(2) / width[..., None], (value - mean) / width))

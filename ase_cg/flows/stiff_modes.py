@@ -1,11 +1,19 @@
 """Which bonds and angles a molecule has, how far they fluctuate, and what axes its beads are seen in."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.errors import InputError
+
+SHORTEST = 0.01  # Å; beads nearer to each other than that show no direction
+CHUNK = 1000  # frames at a time
+
+
+Mode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class StiffModes(NamedTuple):
@@ -34,6 +42,16 @@ class StiffModes(NamedTuple):
     toward: list[int]
     references: list[int]
 
+    def check(self, n_types: int) -> None:
+        """Raise :class:`InputError` if the lists do not fit each other, or name a type that is not there."""
+        beads = [*self.bonds, *self.angles, self.toward, self.references]
+        fit = len(self.bonds) == len(self.bond_means) == len(self.bond_stds)
+        fit &= len(self.angles) == len(self.angle_means) == len(self.angle_stds)
+        fit &= len(self.toward) == len(self.references) == n_types
+        fit &= all(0 <= bead < n_types for group in beads for bead in group)
+        if not fit:
+            raise InputError(f"bonds and angles of a flow do not fit its {n_types} types of beads")
+
     def joined(self, other: "StiffModes") -> "StiffModes":
         """Return both as one, the other's beads numbered after the own."""
         first = len(self.toward)
@@ -46,7 +64,7 @@ class StiffModes(NamedTuple):
         return StiffModes(**{name: part + later[name] for name, part in self._asdict().items()})
 
 
-def stiff_modes(topology: BeadTopology, frames: Tensor, weights: Tensor | None = None) -> StiffModes:
+def stiff_modes(topology: BeadTopology, frames: Tensor) -> StiffModes:
     """Return the modes of a molecule.
 
     Parameters
@@ -54,17 +72,15 @@ def stiff_modes(topology: BeadTopology, frames: Tensor, weights: Tensor | None =
     topology : BeadTopology
     frames : Tensor, shape (F, N, 3)
         In Å, two or more.
-    weights : Tensor, shape (F,), optional
-        By default all frames count the same.
     """
     bonds, angles = ([list(beads) for beads in group] for group in (topology.bonds, topology.angles))
-    counted = frames.new_ones(len(frames)) if weights is None else weights.to(frames)
-    shares = (counted / counted.sum())[:, None]
 
-    def moments(values: Tensor) -> tuple[list[float], list[float]]:
-        mean = (shares * values).sum(0)
-        spread = (shares * (values - mean).square()).sum(0).sqrt()
-        return mean.tolist(), spread.tolist()
+    def moments(function: Mode, beads: list[list[int]], size: int) -> tuple[list[float], list[float]]:
+        index = torch.tensor(beads, dtype=torch.int64).reshape(-1, size)
+        chunks = range(0, len(frames), CHUNK)
+        values = torch.cat([function(frames[start : start + CHUNK], index)[0] for start in chunks])
+        mean = values.mean(0)
+        return mean.tolist(), (values - mean).square().mean(0).sqrt().tolist()
 
     near = topology.neighbors
     toward = [(near[bead] or [bead])[0] for bead in range(topology.n_beads)]
@@ -74,9 +90,9 @@ def stiff_modes(topology: BeadTopology, frames: Tensor, weights: Tensor | None =
     ]
     return StiffModes(
         bonds,
-        *moments(bond_lengths(frames, torch.tensor(bonds, dtype=torch.int64).reshape(-1, 2))[0]),
+        *moments(bond_lengths, bonds, 2),
         angles,
-        *moments(angle_cosines(frames, torch.tensor(angles, dtype=torch.int64).reshape(-1, 3))[0]),
+        *moments(angle_cosines, angles, 3),
         toward,
         references,
     )
@@ -86,14 +102,14 @@ def bond_lengths(x: Tensor, bonds: Tensor) -> tuple[Tensor, Tensor]:
     """Return lengths (B, K) in Å, and their derivatives by the two beads, (B, K, 2, 3), of bonds (K, 2)."""
     apart = x[:, bonds[:, 0]] - x[:, bonds[:, 1]]
     length = apart.norm(dim=-1)
-    direction = apart / length[..., None]
+    direction = apart / length.clamp_min(SHORTEST)[..., None]
     return length, torch.stack([direction, -direction], -2)
 
 
 def angle_cosines(x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     """Return cosines (B, K), and their derivatives by the three beads in 1/Å, (B, K, 3, 3), of angles (K, 3)."""
     one, other = (x[:, angles[:, end]] - x[:, angles[:, 1]] for end in (0, 2))
-    lengths = [side.norm(dim=-1, keepdim=True) for side in (one, other)]
+    lengths = [side.norm(dim=-1, keepdim=True).clamp_min(SHORTEST) for side in (one, other)]
     one, other = one / lengths[0], other / lengths[1]
     cosine = (one * other).sum(-1, keepdim=True)
     by_one, by_other = (other - cosine * one) / lengths[0], (one - cosine * other) / lengths[1]

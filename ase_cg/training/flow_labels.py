@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ase_cg.data.dataset import Dataset
-from ase_cg.data.splits import Split, spread_frames
+from ase_cg.data.splits import Split, drawn_by_weight, spread_frames
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash
 from ase_cg.flows.base import ConditionalFlow
@@ -134,10 +134,11 @@ def _modes(data: TrainingData) -> StiffModes:
     found = []
     with Dataset.open(data.path) as dataset:
         for molecule in data.molecules:
-            frames = spread_frames(molecule.split.train, FITTED_TO)
-            x = torch.from_numpy(dataset.molecules[molecule.name].coordinates(frames)).double()
-            weights = None if molecule.weights is None else torch.from_numpy(molecule.weights[frames])
-            found.append(stiff_modes(molecule.topology, x, weights))
+            train = molecule.split.train
+            if molecule.weights is not None:
+                train = train[drawn_by_weight(molecule.weights[train])]
+            x = dataset.molecules[molecule.name].coordinates(spread_frames(train, FITTED_TO))
+            found.append(stiff_modes(molecule.topology, torch.from_numpy(x).double()))
     return reduce(StiffModes.joined, found)
 
 

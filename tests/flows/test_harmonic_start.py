@@ -11,6 +11,7 @@ from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.field import centered, drawn_by
 from ase_cg.flows.harmonic_start import HarmonicStart, bead_axes
 from ase_cg.flows.kernel_attention import kernel_attention
+from ase_cg.flows.labelling import label_batch
 from ase_cg.flows.orientation import rotations
 from ase_cg.flows.stiff_modes import StiffModes, angle_cosines, bond_lengths, stiff_modes
 
@@ -57,15 +58,16 @@ def test_derivatives_of_modes_are_those_by_differentiation(function, beads):
 
 
 def test_modes_are_those_of_the_topology_with_the_moments_of_the_frames():
-    topology, x = _chain([(0, 1), (1, 2)], 3), 2 + _draw((100, 3, 3), 2)
-    weights = torch.rand(100, generator=torch.Generator().manual_seed(3)).double()
-    modes = stiff_modes(topology, x, weights)
+    topology, x = _chain([(0, 1), (1, 2)], 3), 2 + _draw((1200, 3, 3), 2)
+    modes = stiff_modes(topology, x)
     assert modes.bonds == [[0, 1], [1, 2]]
     assert modes.angles == [[0, 1, 2]]
-    length = (x[:, 1] - x[:, 2]).norm(dim=-1)
-    mean = (weights * length).sum() / weights.sum()
-    assert modes.bond_means[1] == pytest.approx(float(mean))
-    assert modes.bond_stds[1] == pytest.approx(float(((weights * (length - mean) ** 2).sum() / weights.sum()).sqrt()))
+    length = (x[:, 1] - x[:, 2]).norm(dim=-1).numpy()
+    one, other = (x[:, end] - x[:, 1] for end in (0, 2))
+    cosine = ((one * other).sum(-1) / one.norm(dim=-1) / other.norm(dim=-1)).numpy()
+    for values, mean, std in ((length, modes.bond_means[1], modes.bond_stds[1]), (cosine, *modes[4], *modes[5])):
+        assert mean == pytest.approx(values.mean())
+        assert std == pytest.approx(values.std())
 
 
 def test_the_way_in_and_out_is_linear_with_its_determinant(branched):
@@ -143,6 +145,8 @@ def test_molecules_of_one_flow_are_as_alone(branched):
 
 def test_axes_are_sound_where_beads_lie_on_a_line_or_alone():
     line = torch.tensor([[[0.0, 0, 0], [0, 1.5, 0], [0, 3.0, 0]]])
+    rigid = stiff_modes(_chain([(0, 1), (1, 2)], 3), line.expand(2, -1, -1))
+    assert all(torch.isfinite(part).all() for part in _place(rigid, line, torch.arange(3)))
     topology = _chain([(0, 1), (1, 2)], 3)
     place = _place(stiff_modes(topology, line + 0.1 * _draw((9, 3, 3), 9).float()), line, torch.arange(3))
     torch.testing.assert_close(place.axes @ place.axes.mT, torch.eye(3).expand(1, 3, 3, 3))
@@ -166,6 +170,30 @@ def test_a_rigid_bond_stays_finite_in_single_precision():
     found = flow.sample(flow.add_noise(x, torch.randn_like), torch.arange(3))
     assert all(torch.isfinite(part).all() for part in found)
     assert (found.x[:, 0] - found.x[:, 1]).norm(dim=-1).sub(1.5).abs().max() < 0.2
+
+
+def test_beads_on_top_of_each_other_and_frames_that_are_no_numbers_fail_alone(branched):
+    topology, x = _chain([(0, 1), (1, 2)], 3), _draw((50, 3, 3), 14)
+    x[3, 2] = x[3, 1]
+    modes = stiff_modes(topology, x)
+    assert all(math.isfinite(number) for number in modes.bond_stds + modes.angle_stds)
+    z = x[:5].clone()
+    z[4, 0, 0] = math.nan
+    flow = CouplingFlow(3, noise_std=SIGMA, modes=modes, n_layers=1, n_blocks=1, embedding=4).double()
+    found = flow.sample(z, torch.arange(3))
+    finite = torch.isfinite(found.log_prob) & torch.isfinite(found.score).all(2).all(1)
+    assert finite.tolist() == [True, True, True, True, False]
+    labelled = label_batch(flow, torch.arange(3), z, (0,), torch.arange(5), kT=0.025)
+    assert labelled.kept.tolist() == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"toward": [1, 0]}, {"bond_stds": [0.1]}, {"bonds": [[0, 1], [1, 7], [1, 3], [3, 4]]}, {"references": [9] * 5}],
+)
+def test_modes_that_do_not_fit_are_refused(branched, wrong):
+    with pytest.raises(InputError, match="do not fit its 5 types"):
+        CouplingFlow(5, noise_std=SIGMA, modes=branched._replace(**wrong))
 
 
 def test_beads_that_share_a_type_are_refused(branched):

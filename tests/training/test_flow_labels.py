@@ -211,6 +211,26 @@ def test_a_coupling_flow_is_trained_and_labels_by_the_same_line(stiff_pair, tmp_
     assert f.mean(1) == pytest.approx(0, abs=1e-4)
 
 
+def test_frames_without_weight_do_not_count_for_the_bonds_that_a_coupling_flow_begins_with(tmp_path):
+    rng = np.random.default_rng(0)
+    weighted = rng.random(600) < 0.5
+    r = np.where(weighted, CENTER + WIDTH * rng.standard_normal(600), 6.0)
+    x = np.zeros((600, 2, 3))
+    x[:, 1, 0] = r
+    options = {"temperature": KELVIN, "resolution": ("A", "B"), "weighted": True}
+    with (
+        create_dataset(tmp_path / "d.h5") as dataset,
+        dataset.molecule("pair", two_bead_topology(), **options) as molecule,
+    ):
+        molecule.append(x, weights=weighted.astype(float))
+    kernel = {"name": "coupling", "coupling_layers": 1, "blocks": 1, "embedding": 4, "epochs": 1}
+    recipe = Recipe.model_validate(_recipe(tmp_path / "d.h5", training={"epochs": 1}).model_dump() | {"kernel": kernel})
+    _quietly(recipe, tmp_path / "t")
+    modes = FlowKernel.load(tmp_path / "t" / "flow" / "flow.safetensors").flow.start.modes
+    assert modes.bond_means == pytest.approx([CENTER], abs=0.02)
+    assert modes.bond_stds == pytest.approx([WIDTH], rel=0.1)
+
+
 def test_frames_are_rotated_uniformly():
     turns = rotations(torch.randn(20_000, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     identity = torch.eye(3, dtype=torch.float64)
