@@ -11,6 +11,7 @@ order, the most telling first. Prints its table at the end, or with ``--table`` 
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ase_cg import Dataset
 from ase_cg.analysis.pareto import GLOBAL, LOCAL, pareto_front
 from ase_cg.flows.kernel import FlowKernel
 from ase_cg.flows.labelling import label_batch
+from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.units import thermal_energy
 
 PLAIN: tuple[str, ...] = ()
@@ -38,7 +40,8 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
     "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
     "coupling": {"name": "coupling"},
-    "coupling_published": {"name": "coupling", "start": "noise"},  # along the axes of the laboratory
+    "coupling_once": {"name": "coupling", "draws": 1},  # labels of a frame, as of continuous flows
+    "coupling_published": {"name": "coupling", "start": "noise", "draws": 1},  # along the axes of the laboratory
     "coupling_wide": {"name": "coupling", "noise_std": 0.1},
     # What the harmonic start does without any training.
     "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
@@ -86,6 +89,10 @@ class KernelStudy(Study):
         epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
         # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
         recipe["kernel"] = {"epochs": epochs, "batch_size": 128} | KERNELS[case.kernel]
+        # As many updates of the network whatever the number of labels.
+        draws = KernelSection.model_validate(recipe["kernel"]).labels_a_frame
+        for key in ("epochs", "patience"):
+            recipe["training"][key] = math.ceil(recipe["training"][key] / draws)
         if "lag" in recipe["kernel"]:
             recipe["data"]["frame_interval"] = FRAME_INTERVAL
         return recipe
@@ -137,7 +144,8 @@ def all_rows(seeds: list[int]) -> list[Row]:
             later += [flow_row(*place, "coupling")]
             later += [flow_row(*place, kernel, "flow_and_forces") for kernel in ("cnf", "coupling")]
             later += [flow_row(*place, kernel) for kernel in ONCE if place == ("dipeptide", 1, 0)]
-            later += [flow_row(*place, "coupling_published")] if place == ("dipeptide", 0.1, 0) else []
+            again = ("coupling_once", "coupling_published") if place == ("dipeptide", 0.1, 0) else ()
+            later += [flow_row(*place, kernel) for kernel in again]
     return rows + later
 
 

@@ -48,7 +48,7 @@ class LabelSet:
         The flow.
     dataset : Path
     frames : mapping of str to ndarray of int
-        Sorted frames of each molecule to label.
+        Sorted frames of each molecule to label; one that comes several times has as many labels, each drawn anew.
     output : Path
         The label set, a dataset.
     seed : int
@@ -94,6 +94,8 @@ class LabelSet:
             for name in self.frames:
                 self.kernel.types_of(name)
                 self._check_temperature(opened.molecules[name])
+        # How often each has come before.
+        self._repeats = {name: np.arange(len(own)) - np.searchsorted(own, own) for name, own in self.frames.items()}
 
     @property
     def finished(self) -> bool:
@@ -152,13 +154,19 @@ class LabelSet:
         ):
             progress.skip(total - sum(len(chosen) for *_, chosen in missing))
             for name, number, chosen in missing:
-                found = self._label(opened.molecules[name], chosen, device, workers)
+                repeats = self._repeats[name][number * PART_FRAMES :][: len(chosen)]
+                found = self._label(opened.molecules[name], chosen, repeats, device, workers)
                 self._write_part(self._part(name, number), found, chosen)
                 dropped += int((~found.kept).sum())
                 progress.advance(len(chosen), f"{dropped} dropped" if dropped else "")
 
     def _label(
-        self, molecule: Molecule, frames: NDArray[np.int64], device: torch.device, workers: ThreadPoolExecutor
+        self,
+        molecule: Molecule,
+        frames: NDArray[np.int64],
+        repeats: NDArray[np.int64],
+        device: torch.device,
+        workers: ThreadPoolExecutor,
     ) -> Labelled:
         """Label frames of a molecule in batches."""
         flow, types = self.kernel.flow, self.kernel.types_of(molecule.name).to(device)
@@ -168,7 +176,7 @@ class LabelSet:
             return torch.from_numpy(molecule.coordinates(chosen)).to(device, next(flow.parameters()).dtype)
 
         x, earlier = read(frames), read(frames - lag) if lag else None
-        numbers, size = torch.from_numpy(frames).to(device), self._batch(x)
+        numbers, size = torch.from_numpy(frames + repeats * molecule.n_frames).to(device), self._batch(x)
         key = (self.seed, LABELS, list(self.frames).index(molecule.name))
         kT = thermal_energy(molecule.temperature)
 

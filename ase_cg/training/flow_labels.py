@@ -62,7 +62,7 @@ def labelled_by_flow(
     if kernel.lag is not None:
         data = with_transitions(data, kernel.lag, recipe.data.frame_interval)
     trained = _train_flow(recipe, kernel, data, place, session)
-    frames = {molecule.name: _frames_to_label(molecule.split) for molecule in data.molecules}
+    frames = {molecule.name: _frames_to_label(molecule.split, kernel.labels_a_frame) for molecule in data.molecules}
     lags = {molecule.name: molecule.lag for molecule in data.molecules if molecule.lag}
     options: dict[str, Any] = {"seed": recipe.training.seed, "lags": lags, "at_frames": kernel.labels_at == "frames"}
     labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, **options)
@@ -175,11 +175,11 @@ def _row(check: BondCheck) -> dict[str, Any]:
     return check._asdict() | {"beads": list(check.beads), "reproduced": check.reproduced}
 
 
-def _frames_to_label(split: Split) -> NDArray[np.int64]:
-    """Return training frames, and of the others not many more than of those: labels are dear."""
+def _frames_to_label(split: Split, draws: int) -> NDArray[np.int64]:
+    """Return training frames, each as often as it is labelled, and of the others not many more than of those."""
     limit = max(LEAST_VALIDATION, len(split.train))
     others = [spread_frames(part, limit) for part in (split.validation, split.test)]
-    return np.sort(np.concatenate([split.train, *others]))
+    return np.sort(np.concatenate([np.repeat(split.train, draws), *others]))
 
 
 def _read(molecule: MoleculeData, labels: Path) -> MoleculeData:

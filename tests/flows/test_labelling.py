@@ -104,6 +104,27 @@ def test_labels_are_thermal_energy_times_the_score_and_belong_to_frames(kernel, 
     assert whole.coordinates.mean(1) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_frame_has_as_many_labels_as_it_comes_times_each_drawn_anew(kernel_file, dataset_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_set, "PART_FRAMES", 10)
+    once = np.arange(10, 40, 2)
+
+    def labelled(name, frames):
+        labels = LabelSet(kernel_file, dataset_file, {"ala2": frames}, tmp_path / name, seed=3)
+        labels.prepare()
+        labels.make(CPU, quiet=True)
+        labels.gather()
+        with Dataset.open(tmp_path / name) as found:
+            molecule = found.molecules["ala2"]
+            assert (molecule.source_frames() == frames).all()
+            return molecule.coordinates(), molecule.forces()
+
+    single, thrice = labelled("single.h5", once), labelled("thrice.h5", np.repeat(once, 3))
+    for one, three in zip(single, thrice, strict=True):
+        assert three[::3] == pytest.approx(one, abs=1e-2)  # the first label is that of a frame that comes once
+        assert np.abs(three[1::3] - three[::3]).max((1, 2)).min() > 0.01
+        assert np.abs(three[2::3] - three[1::3]).max((1, 2)).min() > 0.01
+
+
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
 def test_failed_integrations_are_dropped_and_never_zeros(solver):
     flow = ContinuousFlow(Explosive(), **WIDTHS, solver=solver, tolerance=1e-4)

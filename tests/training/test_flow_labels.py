@@ -189,7 +189,7 @@ def test_noise_in_the_wrong_unit_is_warned_of(stiff_pair, tmp_path):
 
 
 def test_a_coupling_flow_is_trained_and_labels_by_the_same_line(stiff_pair, tmp_path):
-    kernel = {"name": "coupling", "noise_std": 0.1, "coupling_layers": 2, "blocks": 1, "embedding": 8}
+    kernel = {"name": "coupling", "noise_std": 0.1, "coupling_layers": 2, "blocks": 1, "embedding": 8, "draws": 2}
     recipe = Recipe.model_validate(
         _recipe(stiff_pair, training={"fraction": 0.05, "epochs": 1}).model_dump()
         | {"kernel": kernel | {"epochs": 3, "learning_rate": 3e-3}}
@@ -206,6 +206,9 @@ def test_a_coupling_flow_is_trained_and_labels_by_the_same_line(stiff_pair, tmp_
         x, f = (
             part.astype(float) for part in (labels.molecules["pair"].coordinates(), labels.molecules["pair"].forces())
         )
+        times = np.unique(labels.molecules["pair"].source_frames(), return_counts=True)[1]
+    assert (times == 2).sum() == round(0.05 * 0.8 * 8_000)  # training frames twice, others once
+    assert (times == 1).sum() == len(times) - (times == 2).sum()
     virial = -(x * f).sum((1, 2)) / (3 * thermal_energy(KELVIN))
     assert virial.mean() == pytest.approx(1.0, abs=4 * virial.std() / len(virial) ** 0.5)
     assert f.mean(1) == pytest.approx(0, abs=1e-4)
@@ -278,4 +281,6 @@ def test_the_kernel_of_flow_labels_has_a_default():
     assert recipe.flow_kernel.start_std == 0.07
     assert whole.flow_kernel.conditioning_std == 0.05
     assert whole.flow_kernel.harmonic_start
+    assert whole.flow_kernel.labels_a_frame == 10
+    assert recipe.flow_kernel.labels_a_frame == 1
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None
