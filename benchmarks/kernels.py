@@ -38,6 +38,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf": {"name": "cnf"},
     "cnf_published": {"name": "cnf", "noise_std": 0.05, "prior_std": 0.05},  # the same flow, and noisier labels
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
+    "cnf_often": {"name": "cnf", "draws": 10},
     "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
     "coupling": {"name": "coupling"},
     "coupling_once": {"name": "coupling", "draws": 1},  # labels of a frame, as of continuous flows
@@ -53,11 +54,13 @@ ONCE = (
     "coupling_untrained",
     "coupling_wide",
     "transition",
+    "cnf_often": {"name": "cnf", "draws": 10},
     "cnf_averaged",
     "coupling_published",
     "cnf_published",
     "cnf_wide",
 )
+FEWER = ("coupling_once", "coupling_published", "cnf_often")  # on fewer frames of it
 FRAME_INTERVAL = "10 ps"  # of the dipeptide
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
@@ -144,8 +147,8 @@ def all_rows(seeds: list[int]) -> list[Row]:
             later += [flow_row(*place, "coupling")]
             later += [flow_row(*place, kernel, "flow_and_forces") for kernel in ("cnf", "coupling")]
             later += [flow_row(*place, kernel) for kernel in ONCE if place == ("dipeptide", 1, 0)]
-            again = ("coupling_once", "coupling_published") if place == ("dipeptide", 0.1, 0) else ()
-            later += [flow_row(*place, kernel) for kernel in again]
+            if system == "dipeptide" and fraction < 1 and not seed:
+                later += [flow_row(*place, kernel) for kernel in FEWER]
     return rows + later
 
 
