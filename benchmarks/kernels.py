@@ -54,7 +54,6 @@ ONCE = (
     "coupling_untrained",
     "coupling_wide",
     "transition",
-    "cnf_often": {"name": "cnf", "draws": 10},
     "cnf_averaged",
     "coupling_published",
     "cnf_published",
