@@ -43,14 +43,21 @@ KERNELS: dict[str, dict[str, Any]] = {
     "coupling": {"name": "coupling"},
     "coupling_once": {"name": "coupling", "draws": 1},  # labels of a frame, as of continuous flows
     "coupling_published": {"name": "coupling", "start": "noise", "draws": 1},  # along the axes of the laboratory
-    "coupling_wide": {"name": "coupling", "noise_std": 0.1},
+    "coupling_wide": {"name": "coupling", "noise_std": 0.1, "draws": 1},
     # What the harmonic start does without any training.
-    "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
+    "coupling_untrained": {
+        "name": "coupling",
+        "draws": 1,
+        "epochs": 1,
+        "learning_rate": 1e-12,
+        "final_learning_rate": 1e-12,
+    },
     "transition": {"name": "transition", "lag": "10 ps"},
 }
 # On all frames of the dipeptide only: as published, no training, other widths, averaged weights; and transitions, whose
 # frames are one trajectory.
 ONCE = (
+    "coupling_once",
     "coupling_untrained",
     "coupling_wide",
     "transition",
