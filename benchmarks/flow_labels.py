@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/flow_labels.py --threads 2 --results runs/flow_labels.json
 
 Ten beads and the published network of chignolin (``../shared/data/operator_forces``), whose exact scores are known;
-elsewhere random weights of the same size, and no errors. CPU seconds are those of all threads: two free cores label
-2000 / (CPU ms a frame) frames a second. Each setting is kept in the file of results, so that a stopped
+elsewhere random weights of the same size, and no errors. Rows are named by steps and nodes; the last is a coupling flow
+of default size with random weights, whose score is exact by construction. CPU seconds are those of all threads: two
+free cores label 2000 / (CPU ms a frame) frames a second. Each setting is kept in the file of results, so that a stopped
 run goes on; with ``--device cuda`` on a GPU.
 """
 
@@ -19,11 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
+from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.egnn import EGNN
 from ase_cg.flows.published import read_published_egnn
+from ase_cg.flows.stiff_modes import StiffModes
 
-SETTINGS = ((1, 4), (1, 5), (2, 12))  # steps and nodes
+SETTINGS = ((1, 4), (1, 5), (2, 12))  # steps and nodes of continuous flows
+COUPLING = "coupling"
 PUBLISHED = Path(__file__).parent.parent.parent / "shared" / "data" / "operator_forces"
 N_BEADS, WIDTH = 10, 0.05
 
@@ -32,19 +37,22 @@ def main() -> None:
     arguments = _arguments()
     kept = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
     field, exact = _network(arguments.published)
-    print("| steps | nodes | frames/s | CPU ms a frame | relative error | largest, 1/Å |\n" + "| --- " * 6 + "|")
-    for steps, nodes in SETTINGS:
-        key = f"{arguments.device} {arguments.threads} {arguments.frames} {steps} {nodes}"
+    print("| flow | frames/s | CPU ms a frame | relative error | largest, 1/Å |\n" + "| --- " * 5 + "|")
+    flows: dict[str, ConditionalFlow] = {
+        f"{steps} {nodes}": ContinuousFlow(field, noise_std=WIDTH, prior_std=WIDTH, steps=steps, nodes=nodes)
+        for steps, nodes in SETTINGS
+    }
+    flows[COUPLING] = _coupling()
+    for name, flow in flows.items():
+        key = f"{arguments.device} {arguments.threads} {arguments.frames} {name}"
         if key not in kept:
-            flow = ContinuousFlow(field, noise_std=WIDTH, prior_std=WIDTH, steps=steps, nodes=nodes)
             kept[key] = _speed(flow.to(arguments.device), exact["conditioning"], arguments)
             kept[key] |= _errors(flow.cpu(), exact)
             arguments.results.parent.mkdir(parents=True, exist_ok=True)
             arguments.results.write_text(json.dumps(kept, indent=2))
         row = kept[key]
         print(
-            f"| {steps} | {nodes} | {row['speed']:.1f} | {1e3 * row['cpu']:.0f} | {row['relative']:.1e} | "
-            f"{row['largest']:.1e} |",
+            f"| {name} | {row['speed']:.1f} | {1e3 * row['cpu']:.2g} | {row['relative']:.1e} | {row['largest']:.1e} |",
             flush=True,
         )
 
@@ -72,7 +80,20 @@ def _network(folder: Path) -> tuple[EGNN, dict[str, Tensor]]:
     return EGNN(N_BEADS).requires_grad_(requires_grad=False), {"conditioning": walk.cumsum(1)}
 
 
-def _speed(flow: ContinuousFlow, frames: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
+def _coupling() -> CouplingFlow:
+    """Return a flow of a chain, which begins with its harmonic bonds and angles."""
+    torch.manual_seed(0)
+    bonds = [[bead, bead + 1] for bead in range(N_BEADS - 1)]
+    angles = [[bead, bead + 1, bead + 2] for bead in range(N_BEADS - 2)]
+    neighbors = [max(bead - 1, 1 - bead) for bead in range(N_BEADS)]
+    references = [max(bead - 2, 2 - bead) if bead != 1 else 2 for bead in range(N_BEADS)]
+    stds = ([0.06] * len(bonds), [0.2] * len(angles))
+    means = ([3.8] * len(bonds), [-0.3] * len(angles))
+    modes = StiffModes(bonds, means[0], stds[0], angles, means[1], stds[1], neighbors, references)
+    return CouplingFlow(N_BEADS, noise_std=WIDTH, modes=modes).requires_grad_(requires_grad=False)
+
+
+def _speed(flow: ConditionalFlow, frames: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
     z = frames.to(arguments.device).repeat(-(-arguments.frames // len(frames)), 1, 1)[: arguments.frames]
     types = torch.arange(N_BEADS, device=arguments.device)
     batches = list(z.split(arguments.batch))
@@ -89,8 +110,8 @@ def _speed(flow: ContinuousFlow, frames: Tensor, arguments: argparse.Namespace) 
     return {"speed": len(z) / float(np.median(seconds)), "cpu": float(np.median(cpu)) / len(z)}
 
 
-def _errors(flow: ContinuousFlow, exact: dict[str, Tensor]) -> dict[str, float]:
-    if "score" not in exact:
+def _errors(flow: ConditionalFlow, exact: dict[str, Tensor]) -> dict[str, float]:
+    if "score" not in exact or not isinstance(flow, ContinuousFlow):
         return {"relative": float("nan"), "largest": float("nan")}
     found = flow.push_with_score(exact["z0"], exact["conditioning"], torch.arange(N_BEADS)).score
     error = found - exact["score"]
