@@ -29,7 +29,6 @@ from ase_cg import Dataset
 from ase_cg.analysis.pareto import GLOBAL, LOCAL, pareto_front
 from ase_cg.flows.kernel import FlowKernel
 from ase_cg.flows.labelling import label_batch
-from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.units import thermal_energy
 
 PLAIN: tuple[str, ...] = ()
@@ -40,18 +39,12 @@ KERNELS: dict[str, dict[str, Any]] = {
     "cnf_wide": {"name": "cnf", "prior_std": 0.28},
     "cnf_often": {"name": "cnf", "draws": 10},
     "cnf_averaged": {"name": "cnf", "ema_decay": 0.999},
-    "coupling": {"name": "coupling"},
-    "coupling_once": {"name": "coupling", "draws": 1},  # labels of a frame, as of continuous flows
-    "coupling_published": {"name": "coupling", "start": "noise", "draws": 1},  # along the axes of the laboratory
-    "coupling_wide": {"name": "coupling", "noise_std": 0.1, "draws": 1},
+    "coupling": {"name": "coupling", "draws": 10},  # labels of a frame
+    "coupling_once": {"name": "coupling"},
+    "coupling_published": {"name": "coupling", "start": "noise"},  # along the axes of the laboratory
+    "coupling_wide": {"name": "coupling", "noise_std": 0.1},
     # What the harmonic start does without any training.
-    "coupling_untrained": {
-        "name": "coupling",
-        "draws": 1,
-        "epochs": 1,
-        "learning_rate": 1e-12,
-        "final_learning_rate": 1e-12,
-    },
+    "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
     "transition": {"name": "transition", "lag": "10 ps"},
 }
 # On all frames of the dipeptide only: as published, no training, other widths, averaged weights; and transitions, whose
@@ -97,9 +90,9 @@ class KernelStudy(Study):
             return recipe
         epochs = round(EPOCHS[self.effort] * min(10.0, 1 / case.fraction))
         # A tenth of the frames in batches a tenth as large would be as many updates; smaller batches suit few frames.
-        recipe["kernel"] = {"epochs": epochs, "batch_size": 128} | KERNELS[case.kernel]
+        recipe["kernel"] = {"epochs": epochs, "batch_size": 128, "draws": 1} | KERNELS[case.kernel]
         # As many updates of the network whatever the number of labels.
-        draws = KernelSection.model_validate(recipe["kernel"]).labels_a_frame
+        draws = recipe["kernel"]["draws"]
         for key in ("epochs", "patience"):
             recipe["training"][key] = math.ceil(recipe["training"][key] / draws)
         if "lag" in recipe["kernel"]:

@@ -62,7 +62,8 @@ def labelled_by_flow(
     if kernel.lag is not None:
         data = with_transitions(data, kernel.lag, recipe.data.frame_interval)
     trained = _train_flow(recipe, kernel, data, place, session)
-    frames = {molecule.name: _frames_to_label(molecule.split, kernel.labels_a_frame) for molecule in data.molecules}
+    draws = kernel.labels_of_each(sum(len(molecule.split.train) for molecule in data.molecules))
+    frames = {molecule.name: _frames_to_label(molecule.split, draws) for molecule in data.molecules}
     lags = {molecule.name: molecule.lag for molecule in data.molecules if molecule.lag}
     options: dict[str, Any] = {"seed": recipe.training.seed, "lags": lags, "at_frames": kernel.labels_at == "frames"}
     labels = LabelSet(trained, data.path, frames, place / LABELS_NAME, **options)

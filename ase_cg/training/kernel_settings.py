@@ -13,7 +13,9 @@ COUPLING_KEYS = frozenset({"coupling_layers", "blocks", "embedding", "length_sca
 TRANSITION_KEYS = frozenset({"flow", "lag", "labels_at"})
 PRIOR_STD = 0.07  # Å; all noise of the publication's flow, there divided between σ_n and σ_p
 COUPLING_STD = 0.05  # Å
-COUPLING_DRAWS = 10
+# Labels that are enough, of all training frames together, by what they cost; and of one frame.
+ENOUGH_LABELS = {"coupling": 30_000, "cnf": 10_000}
+MOST_DRAWS = 10
 WIDEST = 1.0  # Å; noise as wide as that leaves no molecule
 
 
@@ -41,7 +43,7 @@ class KernelSection(Section):
     features: int | None = Field(default=None, ge=1)
     layers: int | None = Field(default=None, ge=1)
     distinct_beads: bool = True
-    draws: int | None = Field(default=None, ge=1)  # labels of a training frame; see labels_a_frame
+    draws: int | None = Field(default=None, ge=1)  # labels of a training frame; see labels_of_each
     epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -120,12 +122,13 @@ class KernelSection(Section):
             return self.start == "harmonic"
         return self.name == "coupling" and self.distinct_beads
 
-    @property
-    def labels_a_frame(self) -> int:
-        """How many labels each training frame has: several where they are cheap."""
+    def labels_of_each(self, n_frames: int) -> int:
+        """Return how many labels each of so many training frames has: several where frames are few."""
         if self.draws is not None:
             return self.draws
-        return COUPLING_DRAWS if self.family == "coupling" else 1
+        if self.labels_at == "frames":
+            return 1
+        return max(1, min(MOST_DRAWS, ENOUGH_LABELS[self.family] // max(1, n_frames)))
 
     @property
     def family(self) -> str:

@@ -281,6 +281,6 @@ def test_the_kernel_of_flow_labels_has_a_default():
     assert recipe.flow_kernel.start_std == 0.07
     assert whole.flow_kernel.conditioning_std == 0.05
     assert whole.flow_kernel.harmonic_start
-    assert whole.flow_kernel.labels_a_frame == 10
-    assert recipe.flow_kernel.labels_a_frame == 1
+    assert [whole.flow_kernel.labels_of_each(n) for n in (90, 9_000, 100_000)] == [10, 3, 1]
+    assert [recipe.flow_kernel.labels_of_each(n) for n in (90, 1_500, 9_000)] == [10, 6, 1]
     assert Recipe.model_validate({"name": "x", "data": {"dataset": "d.h5"}}).flow_kernel is None

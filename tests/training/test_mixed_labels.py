@@ -116,7 +116,7 @@ def test_a_recipe_trains_on_both(tmp_path):
         "name": "both",
         "data": {"dataset": str(path)},
         "labels": "flow_and_forces",
-        "kernel": {"name": "cnf", "noise_std": 0.1, "prior_std": 0.1, "features": 8, "layers": 2, "epochs": 2},
+        "kernel": {"noise_std": 0.1, "prior_std": 0.1, "features": 8, "layers": 2, "epochs": 2, "draws": 2},
         "priors": ["bonds"],
         "backbone": {"name": "schnet", **SMALL_SCHNET},
         "training": {"epochs": 2},
@@ -126,5 +126,5 @@ def test_a_recipe_trains_on_both(tmp_path):
         model = CGModel.load(train(Recipe.model_validate(settings), tmp_path / "t", quiet=True))
     assert model.card.labels == "flow_and_forces"
     metrics = model.card.provenance["metrics"]
-    assert metrics["train_frames"] == 2 * 1200 + 240  # of labels and of recorded forces, where there are any
+    assert metrics["train_frames"] == 2 * (1200 + 240) + 1200  # of labels and of recorded forces, where there are any
     assert metrics["label_variance_theory"] > 0
