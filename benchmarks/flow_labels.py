@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ase_cg.beads.topology import BeadTopology
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
 from ase_cg.flows.coupling import CouplingFlow
 from ase_cg.flows.egnn import EGNN
 from ase_cg.flows.published import read_published_egnn
-from ase_cg.flows.stiff_modes import StiffModes
+from ase_cg.flows.stiff_modes import stiff_modes
 
 SETTINGS = ((1, 4), (1, 5), (2, 12))  # steps and nodes of continuous flows
 COUPLING = "coupling"
@@ -42,7 +43,7 @@ def main() -> None:
         f"{steps} {nodes}": ContinuousFlow(field, noise_std=WIDTH, prior_std=WIDTH, steps=steps, nodes=nodes)
         for steps, nodes in SETTINGS
     }
-    flows[COUPLING] = _coupling()
+    flows[COUPLING] = _coupling(exact["conditioning"])
     for name, flow in flows.items():
         key = f"{arguments.device} {arguments.threads} {arguments.frames} {name}"
         if key not in kept:
@@ -80,17 +81,14 @@ def _network(folder: Path) -> tuple[EGNN, dict[str, Tensor]]:
     return EGNN(N_BEADS).requires_grad_(requires_grad=False), {"conditioning": walk.cumsum(1)}
 
 
-def _coupling() -> CouplingFlow:
-    """Return a flow of a chain, which begins with its harmonic bonds and angles."""
+def _coupling(frames: Tensor) -> CouplingFlow:
+    """Return a flow of a chain, which begins with harmonic bonds and angles as they fluctuate in frames."""
     torch.manual_seed(0)
-    bonds = [[bead, bead + 1] for bead in range(N_BEADS - 1)]
-    angles = [[bead, bead + 1, bead + 2] for bead in range(N_BEADS - 2)]
-    neighbors = [max(bead - 1, 1 - bead) for bead in range(N_BEADS)]
-    references = [max(bead - 2, 2 - bead) if bead != 1 else 2 for bead in range(N_BEADS)]
-    stds = ([0.06] * len(bonds), [0.2] * len(angles))
-    means = ([3.8] * len(bonds), [-0.3] * len(angles))
-    modes = StiffModes(bonds, means[0], stds[0], angles, means[1], stds[1], neighbors, references)
-    return CouplingFlow(N_BEADS, noise_std=WIDTH, modes=modes).requires_grad_(requires_grad=False)
+    names, zeros = ("A",) * N_BEADS, (0,) * N_BEADS
+    bonds = tuple((bead, bead + 1) for bead in range(N_BEADS - 1))
+    topology = BeadTopology(names, names, tuple(range(N_BEADS)), zeros, (1.0,) * N_BEADS, bonds)
+    flow = CouplingFlow(N_BEADS, noise_std=WIDTH, modes=stiff_modes(topology, frames))
+    return flow.requires_grad_(requires_grad=False)
 
 
 def _speed(flow: ConditionalFlow, frames: Tensor, arguments: argparse.Namespace) -> dict[str, float]:

@@ -42,18 +42,15 @@ def study_command(
     arguments = parser.parse_args()
     known = {} if arguments.known is None else json.loads(arguments.known.read_text())
     study = kind(arguments.folder / arguments.effort, arguments.effort, arguments.device, known)
-    rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(shown(row), arguments.only)][: arguments.limit]
+    rows = [row for row in all_rows(arguments.seeds) if fnmatch.fnmatch(row_name(*row), arguments.only)][
+        : arguments.limit
+    ]
     if arguments.list:
-        print("\n".join(f"{'    ' if study.found(*row) is None else 'done'} {shown(row)}" for row in rows))
+        print("\n".join(f"{'    ' if study.found(*row) is None else 'done'} {row_name(*row)}" for row in rows))
         return
     for row in [] if arguments.table else rows:
         if study.found(*row) is None:
-            print(f"{time.strftime('%H:%M:%S')} {shown(row)}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {row_name(*row)}", flush=True)
             study.run(*row)
             report(study, arguments.seeds, quiet=True)
     report(study, arguments.seeds)
-
-
-def shown(row: Row) -> str:
-    """Return the name of a row."""
-    return row_name(*row)

@@ -62,9 +62,9 @@ class HarmonicStart(nn.Module):
     """Displacements u = x − z of data with harmonic bonds and angles ξ, given z with noise of σ.
 
     To first order in u, ln k(x | z) = −u²/(2σ²) − Σ (ξ(z) + u·∇ξ(z) − ξ̄)²/(2 var ξ): a Gaussian of the precision
-    P = 1/σ² + Σ ∇ξ ∇ξᵀ/var ξ and the mean −P⁻¹ Σ (ξ(z) − ξ̄) ∇ξ/var ξ. It is taken along axes of each bead, towards a
-    bonded one, across that bond towards a neighbour, and across both; all of it turns with the molecule, and depends on
-    the conditioning only.
+    P = 1/σ² + Σ ∇ξ ∇ξᵀ/var ξ and the mean −P⁻¹ Σ (ξ(z) − ξ̄) ∇ξ/var ξ. It depends on the conditioning only, and is taken
+    along axes of each bead: towards a bonded one, across that bond towards a neighbour, and across both. Axes turn with
+    the molecule, but for beads without bonds, pairs and straight chains: axes of the laboratory stand in for theirs.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ class HarmonicStart(nn.Module):
         toward, reference, groups = self._of(types, z)
         bonds, others = z[:, toward] - z, z[:, reference] - z
         axes = bead_axes(bonds, others)
-        near = torch.einsum("bikx,bihx->bihk", axes, torch.stack([others, *self._around(z, attention)], 2))
+        around = torch.einsum("bhij,bjx->bhix", attention, z) - z[:, None]
+        near = torch.einsum("bikx,bhix->bihk", axes, torch.cat([others[:, None], around], 1))
         precision, pull = self._precision(z, axes, groups)
         # Frames that are no numbers stay so, and are dropped as others that fail.
         factor, failed = torch.linalg.cholesky_ex(precision)
@@ -105,9 +106,6 @@ class HarmonicStart(nn.Module):
         place = Place(axes, shift, factor, log_det, torch.cat([attention, tree], 1), z)
         moved = place.seen(shift.view(z.shape) / self.noise_std)
         return place._replace(context=torch.cat([near.flatten(2), moved], -1))
-
-    def _around(self, z: Tensor, attention: Tensor) -> list[Tensor]:
-        return list((torch.einsum("bhij,bjx->bhix", attention, z) - z[:, None]).unbind(1))
 
     def _precision(self, z: Tensor, axes: Tensor, groups: list[Mode]) -> tuple[Tensor, Tensor]:
         """Return P, (B, 3N, 3N), and Σ (ξ − ξ̄) ∇ξ/var ξ, (B, 3N), along the axes."""

@@ -57,10 +57,10 @@ def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_
 
 def test_cases_of_both_studies_share_their_folders(kernels):
     import data_efficiency
-    from study_command import shown
+    from study import row_name
 
-    own = {shown(row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
-    assert own <= {shown(row) for row in data_efficiency.all_rows([0])}
+    own = {row_name(*row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
+    assert own <= {row_name(*row) for row in data_efficiency.all_rows([0])}
 
 
 def test_results_of_another_machine_are_shown_and_not_made_again(kernels, tmp_path, monkeypatch, capsys):
