@@ -4,9 +4,11 @@
 
 Prints one table. Each case runs in a process of its own (its peak memory is that of the case) and is kept in the file
 of results, so that a stopped run goes on; ``--beads 10 --replicas 1 32 --backbones mace`` choose cases. All times are
-medians of rounds in which the candidates take turns, on a CPU in seconds of the process, so that other work on the
-machine counts less. Networks have the sizes of docs/recipes.md and random weights; chains are compact and
-self-avoiding, without priors.
+medians of rounds in which the candidates take turns, on a CPU in seconds of the process (all its threads), so that
+other work on the machine counts less. A step is one of :class:`ase_cg.ReplicaSimulation`, random numbers and checks
+included: what a user runs. What is compared with it is named in parts: mace-torch's forces alone, the stress that
+``MACECalculator`` always adds, and what the calculator itself costs. Networks have the sizes of docs/recipes.md and
+random weights; chains are compact and self-avoiding, without priors.
 """
 
 import argparse
@@ -24,12 +26,14 @@ import numpy as np
 import torch
 from chains import N_TYPES, chain_model
 
+from ase_cg import ReplicaSimulation
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.models.model import CGModel, prepared_copy
 
 TIME_STEP = 4.0  # fs, of which ns/day are reckoned
 ROUNDS = 7
-PAIRS = 41  # of a force and a step, one after the other: what a step adds is less than a busy machine scatters
+PAIRS = 41  # of a force and steps, one after the other: what a step adds is less than a busy machine scatters
+STEPS = 100  # of a simulation in one call, as between two reports
 MAX_EAGER_EDGES = 700_000  # larger batches take the eager forms gigabytes
 
 
@@ -79,30 +83,27 @@ def measure(name: str, n_beads: int, replicas: int, device: str, gate: float) ->
     model, topology, frames = chain_model(name, n_beads)
     started = time.perf_counter()
     compiled = model.compile(topology, replicas=replicas, frames=frames[:8], device=device, gate=gate, quiet=True)
-    from ase_cg.dynamics.integrators import BAOAB
-
-    masses = torch.tensor(topology.masses, dtype=torch.float64, device=device)[:, None]
-    ones = torch.ones(replicas, 1, 1, dtype=torch.float64, device=device)
-    step = compiled.make_step(BAOAB(0.2, masses, 0.025 * ones, 0.01 * ones), quiet=True)
-    seconds = time.perf_counter() - started
     x = torch.tensor(np.resize(frames, (replicas, n_beads, 3)), device=device)
-    v, noise = torch.zeros_like(x), torch.randn_like(x)
-    forces = compiled.energy_and_forces(x)[1]
+    simulation = simulation_of(model, topology, x, compiled)
+    seconds = time.perf_counter() - started
     candidates: dict[str, Callable[[], object]] = {
         "force": lambda: compiled.energy_and_forces(x),
-        "step": lambda: step(x, v, forces, noise),
+        "steps": lambda: simulation.step(STEPS),
     }
     if replicas * n_beads * (n_beads - 1) / 2 <= MAX_EAGER_EDGES:
         candidates["eager"] = eager(model, topology, x)
-        if name == "mace" and replicas > 1:
-            candidates["mace-torch, one batch"] = mace_batch(model, x)
+        if name == "mace":
+            candidates["mace-torch, forces"] = mace_batch(model, x)
+            if replicas == 1:
+                candidates["mace-torch, forces and stress"] = mace_batch(model, x, stress=True)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if replicas == 1 and device == "cpu":
         candidates["ASE"] = ase_steps(ours(model, topology, frames[0]))
         if name == "mace":
             candidates["ASE + MACECalculator"] = ase_steps(mace_calculator(model, topology, frames[0]))
     times = interleaved(candidates, device)
-    ratio = paired_ratio(candidates["step"], candidates["force"], device)
+    times["step"] = times.pop("steps") / STEPS
+    ratio = paired_ratio(candidates["steps"], candidates["force"], device) / STEPS
     flops = matrix_flops(model, topology, x[: compiled.chunk], device)
     rate = matrix_rate(device)
     chunks = replicas / min(compiled.chunk, replicas)
@@ -156,7 +157,21 @@ def eager(model: CGModel, topology: BeadTopology, x: torch.Tensor) -> Callable[[
     return lambda: prepared.energy_and_forces(graph)
 
 
-def mace_batch(model: CGModel, x: torch.Tensor) -> Callable[[], object]:
+def simulation_of(model: CGModel, topology: BeadTopology, x: torch.Tensor, compiled: Any) -> ReplicaSimulation:
+    """Replicas of the compiled model; the time step is tiny, so that random weights do no harm."""
+    return ReplicaSimulation(
+        model,
+        x.cpu().numpy(),
+        topology=topology,
+        temperature=1.0,
+        time_step=1e-4,
+        friction=1e-3,
+        compiled=compiled,
+        device=x.device.type,
+    )
+
+
+def mace_batch(model: CGModel, x: torch.Tensor, *, stress: bool = False) -> Callable[[], object]:
     """mace-torch's own network, eager, all replicas in one batch; pairs within its cutoff."""
     prepared = prepared_copy(model, x.device, "float32")
     backbone: Any = prepared.backbone
@@ -173,11 +188,11 @@ def mace_batch(model: CGModel, x: torch.Tensor) -> Callable[[], object]:
         "unit_shifts": torch.zeros(edges.shape[1], 3, device=x.device),
         "edge_index": edges,
         "node_attrs": torch.eye(N_TYPES, device=x.device)[types].repeat(replicas, 1),
-        "cell": torch.zeros(3 * replicas, 3, device=x.device),
+        "cell": 100.0 * torch.eye(3, device=x.device).repeat(replicas, 1),
         "batch": torch.arange(replicas, device=x.device).repeat_interleave(n),
         "ptr": torch.arange(replicas + 1, device=x.device) * n,
     }
-    return lambda: backbone.network(dict(data), compute_force=True)
+    return lambda: backbone.network(dict(data), compute_force=True, compute_stress=stress)
 
 
 def ours(model: CGModel, topology: BeadTopology, positions: np.ndarray) -> Any:
@@ -244,24 +259,24 @@ def print_table(found: dict[str, dict[str, Any]]) -> None:
             continue
         times = case["times"]
         per_second = 1e3 * int(replicas) / times["step"]
-        peer = ""
-        if "ASE + MACECalculator" in times:
-            peer = f"{times['ASE + MACECalculator'] / times['ASE']:.1f} (ASE)"
-        elif "mace-torch, one batch" in times:
-            peer = f"{times['mace-torch, one batch'] / times['force']:.1f}"
+        peer = f"{times['mace-torch, forces'] / times['force']:.1f}" if "mace-torch, forces" in times else ""
         row = [name, beads, replicas, f"{times['step']:.3f}", f"{per_second:.0f}"]
         row += [f"{per_second * TIME_STEP * 86400 * 1e-6:.0f}", f"{100 * (case['step_over_force'] - 1):.0f} %"]
         row += [f"{case['force_error']:.1e}", f"{times['eager'] / times['force']:.1f}" if "eager" in times else ""]
         row += [peer, f"{case['memory']:.0f}", f"{100 * case['share']:.0f} %", f"{case['compile_seconds']:.0f}"]
         print("| " + " | ".join(row) + " |")
     print("\nUnder ASE, one replica, ms a step of ASE's Langevin dynamics:\n")
-    print("| network | beads | ours | of it not the force | with MACECalculator |\n| --- | --- | --- | --- | --- |")
+    columns = ["network", "beads", "ours", "of it not the force", "with MACECalculator"]
+    columns += ["of it mace-torch's forces", "its stress, which nobody asked for"]
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     for key, case in found.items():
         times = case.get("times", {})
         if "ASE" in times:
-            peer = f"{times['ASE + MACECalculator']:.2f}" if "ASE + MACECalculator" in times else ""
-            name, beads = key.split()[:2]
-            print(f"| {name} | {beads} | {times['ASE']:.3f} | {times['ASE'] - times['force']:.3f} | {peer} |")
+            row = [*key.split()[:2], f"{times['ASE']:.3f}", f"{times['ASE'] - times['force']:.3f}"]
+            if "ASE + MACECalculator" in times:
+                forces, both = times["mace-torch, forces"], times["mace-torch, forces and stress"]
+                row += [f"{times['ASE + MACECalculator']:.2f}", f"{forces:.2f}", f"{both - forces:.2f}"]
+            print("| " + " | ".join(row + [""] * (len(columns) - len(row))) + " |")
 
 
 if __name__ == "__main__":
