@@ -54,6 +54,15 @@ def test_a_case_has_its_figures_and_costs_and_is_made_once(kernels, shared, tmp_
     assert capsys.readouterr().out.endswith(table)
     assert (tmp_path / "smoke" / "kernels.png").stat().st_size > 1000
 
+    # Results of another machine are shown and not made again: the only case asked for is known.
+    results = tmp_path / "smoke" / "kernels.json"
+    options = ["--folder", str(tmp_path / "other"), "--effort", "smoke", "--known", str(results)]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--only", f"{CASE}/*"])
+    kernels.main()
+    assert [path.name for path in (tmp_path / "other" / "smoke").iterdir() if path.is_dir()] == []
+    assert capsys.readouterr().out.endswith(table)
+    assert json.loads((tmp_path / "other" / "smoke" / "kernels.json").read_text()) == json.loads(results.read_text())
+
 
 def test_cases_of_both_studies_share_their_folders(kernels):
     import data_efficiency
@@ -61,24 +70,6 @@ def test_cases_of_both_studies_share_their_folders(kernels):
 
     own = {row_name(*row) for row in kernels.all_rows([0]) if not isinstance(row[0], kernels.KernelCase)}
     assert own <= {row_name(*row) for row in data_efficiency.all_rows([0])}
-
-
-def test_results_of_another_machine_are_shown_and_not_made_again(kernels, tmp_path, monkeypatch, capsys):
-    known = ROOT / "benchmarks" / "results" / "kernels.json"
-    rows = json.loads(known.read_text())
-    options = ["--folder", str(tmp_path), "--effort", "quick", "--known", str(known)]
-    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--list"])
-    kernels.main()
-    listed = capsys.readouterr().out.splitlines()
-    assert {line.split()[1] for line in listed if line.startswith("done")} == set(rows)
-
-    # Nothing is trained: the only case asked for is known.
-    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--only", "dipeptide/1_flow_cnf_seed_0/*"])
-    kernels.main()
-    assert [path.name for path in (tmp_path / "quick").iterdir() if path.is_dir()] == []
-    table = capsys.readouterr().out
-    assert "| 1 | flow, cnf | clean | 0 | 1.04 ± 0.10 | 0.0520 ± 0.0060 | 0.0036 |" in table
-    assert json.loads((tmp_path / "quick" / "kernels.json").read_text()) == rows
 
 
 def test_a_model_too_rough_to_be_compiled_is_simulated_as_it_is(kernels, tmp_path, monkeypatch):
