@@ -4,9 +4,9 @@
 
 Trains on the published beads of ../shared/data like ``data_efficiency.py``, in the same folder: what that study has
 done is not done again. Every case has a folder of its own, and a result that is there is not made again: a stopped
-study goes on with the same command, and on another machine with ``--known kernels.json``, the results so
-far. ``--list`` shows the cases in their order, the most telling first. Prints its table at the end, or with ``--table`` of what there is so far, and keeps it as
-``kernels.md``, ``kernels.json``, and ``kernels.png`` and ``.svg``.
+study goes on with the same command, and on another machine with ``--known kernels.json``, the results so far.
+``--list`` shows the cases in their order, the most telling first. Prints its table at the end, or with ``--table`` of
+what there is so far, and keeps it as ``kernels.md``, ``kernels.json``, and ``kernels.png`` and ``.svg``.
 """
 
 import json
