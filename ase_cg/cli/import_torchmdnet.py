@@ -19,6 +19,10 @@ def import_torchmdnet_command(
         list[Path] | None, typer.Option("--topology", "-t", help="PSF or PDB of a molecule the model is for.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of the model's data, in K.")] = 350.0,
+    repulsion_cutoff: Annotated[
+        float | None,
+        typer.Option(help="In Å; the repulsion, which has none, ends there smoothly. Needed for periodic cells."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a published TorchMD-Net network of Cα beads into a model."""
@@ -29,5 +33,7 @@ def import_torchmdnet_command(
     refuse_existing(output, overwrite=overwrite)
     topologies = [read_topology(path, "calpha") for path in topology or []]
     model = import_torchmdnet(checkpoint, priors, topologies, temperature=temperature)
+    if repulsion_cutoff is not None:
+        model = model.with_cutoff(repulsion_cutoff)
     model.save(output, overwrite=overwrite)
     typer.echo(f"wrote {output}: beads {', '.join(model.vocabulary)}")
