@@ -30,8 +30,15 @@ def test_a_published_network_becomes_a_model_that_simulates(shared, tmp_path):
         *("import-torchmdnet", folder / "torchmdnet_multi_protein.ckpt", "--priors", folder / "prior_force_field.yaml"),
         *("--topology", folder / "topology" / "trp.psf", "-o", "m.safetensors"),
     )
+    unnumbered = call(*command, folder=tmp_path)
+    assert unnumbered.returncode == 2
+    assert all(word in unnumbered.stderr for word in ("--numbering", "multi-protein", "torchmd-exp", "own table"))
+    command = (*command, "--numbering", "multi-protein")
     done = call(*command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
+    shown = call("info", "m.safetensors", folder=tmp_path)
+    assert "residue numbers multi-protein" in shown.stdout
+    assert "LEU 21" in shown.stdout
     start = folder / "experimental_structures" / "trpcage_2jof.pdb"
     times = ("--duration", "0.02 ps", "--report-interval", "0.01 ps", "--quiet")
     for number in (1, 2):
