@@ -42,7 +42,7 @@ class TrainedRows:
             return "the training never changed it: no molecule of the training data had it"
         return (
             f"its norm {self.norms[row]:.1f} is that of random numbers ({self.expected[0]:.1f} to "
-            f"{self.expected[1]:.1f}), and the checkpoint has no state of the optimiser that could tell more"
+            f"{self.expected[1]:.1f}), and the checkpoint does not tell more"
         )
 
 
