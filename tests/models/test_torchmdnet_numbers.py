@@ -1,6 +1,7 @@
 """Residue numbers of published networks, against tables written out here, and rows that were never trained."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -262,3 +263,15 @@ def test_the_state_of_an_optimiser_is_used_only_where_it_can_tell():
         checkpoint(torch.ones(shape), weight_decay=0.1),  # it is part of every row's gradient
     ):
         assert squared_gradients(nothing, shape) is None
+
+
+def test_a_model_that_was_imported_with_unrecorded_numbers_is_warned_of(files, tmp_path):
+    model = import_torchmdnet(*files, numbering="multi-protein")
+    model.save(tmp_path / "new.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CGModel.load(tmp_path / "new.safetensors")
+    del model.card.provenance["numbering"]
+    model.save(tmp_path / "old.safetensors")
+    with pytest.warns(UserWarning, match="import it again with --numbering"):
+        CGModel.load(tmp_path / "old.safetensors")
