@@ -93,12 +93,12 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
         raise InputError(f"{found} is an ase-cg model of version {version}, this program reads version {MODEL_VERSION}")
     try:
         model = _build(data, tensors)
-        _warn_of_unknown_numbering(model, found)
-        return model
     except InputError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
+    _warn_of_unknown_numbering(model, found)
+    return model
 
 
 def _warn_of_unknown_numbering(model: CGModel, path: Path) -> None:
