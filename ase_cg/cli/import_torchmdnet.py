@@ -44,3 +44,7 @@ def import_torchmdnet_command(
     )
     model.save(output, overwrite=overwrite)
     typer.echo(f"wrote {output}: beads {', '.join(model.vocabulary)}")
+    left_out = model.card.provenance["beads_left_out"]
+    if left_out:
+        first = next(iter(left_out))
+        typer.echo(f"left out: {', '.join(left_out)}; {first}, for instance: {left_out[first]}")
