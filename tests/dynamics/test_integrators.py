@@ -191,7 +191,7 @@ def test_a_constant_force_moves_a_bead_by_the_force_over_mass_and_friction(name)
 
 @pytest.mark.parametrize("integrator", ["langevin", "overdamped", "verlet"])
 def test_free_replicas_lose_memory_and_spread_as_langevin_beads_do(dimer_model, integrator):
-    """Through ReplicaSimulation: ⟨v(0)·v(t)⟩ = (3kT/m) e^(−γt), and ⟨Δx²⟩ = 6kT/(mγ²) (γt − 1 + e^(−γt)); 6kT t/(mγ)."""
+    """Through ReplicaSimulation: ⟨v(0)·v(t)⟩ = (3kT/m) e^(−γt), and ⟨Δx²⟩ = 6kT/(mγ²) (γt − 1 + e^(−γt))."""
     n, frictions, mass = 3000, np.repeat([0.04, 0.16], 1500), 12.0
     thermal = thermal_energy(300.0)
     run = ReplicaSimulation(
