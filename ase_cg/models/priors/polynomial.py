@@ -1,9 +1,11 @@
 """Angles as polynomials."""
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.polynomial import Legendre
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,8 +14,8 @@ from ase_cg.models.priors.base import BondedPrior
 from ase_cg.models.priors.geometry import angle_cosines, bond_angles
 
 BINS = 60  # of the histogram
-EMPTY = 0.5  # counts of a bin without any
 POPULATED = 0.001  # of the frames: quantiles at both ends between which the data live
+SLOPE = 1e-6  # relative; what the solver leaves of a slope that should not be negative
 GRID = 721  # angles from 0 to π at which the energy is looked at
 
 
@@ -51,25 +53,23 @@ class PolynomialAngles(BondedPrior):
     def fit_one(cls, samples: NDArray[np.float64], kT: float, options: Any) -> dict[str, Any]:
         """Return the polynomial nearest to −kT ln(p(q)/measure), each bin of the histogram weighted by its population.
 
-        Empty bins count as half a sample. The degree is lowered, the other coefficients being zero, until the lowest
-        energy of all angles is where the data live; the constant makes it zero there.
+        Of all polynomials that do not fall towards the ends of the range of q, outside the data: what the data never
+        showed must be no basin. The constant makes the lowest energy zero.
         """
-        counts, edges = np.histogram(samples, bins=BINS, range=cls.whole)
-        q = 0.5 * (edges[1:] + edges[:-1])
-        filled = np.maximum(counts, EMPTY)
-        energy = -kT * np.log(filled / cls.measure(q))
-        origin = float(samples.mean())
         low, high = np.quantile(samples, [POPULATED, 1 - POPULATED])
-        grid = np.linspace(*cls.whole, GRID)
-        inside = (grid >= low) & (grid <= high)
-        for degree in range(options.degree, 0, -1):
-            polynomial = np.polynomial.Polynomial.fit(q - origin, energy, degree, w=np.sqrt(filled)).convert()
-            values = polynomial(grid - origin)
-            if values[inside].min(initial=np.inf) <= values.min():
-                break
-        found = np.zeros(options.degree + 1)
-        found[: len(polynomial.coef)] = polynomial.coef
-        return {"constant": found[0] - values.min(), "coefficients": found[1:], "origin": origin}
+        counts, edges = np.histogram(samples, bins=BINS, range=(low, high))
+        q, seen = 0.5 * (edges[1:] + edges[:-1]), counts > 0
+        energy = -kT * np.log(counts[seen] / cls.measure(q[seen]))
+        outside = np.linspace(*cls.whole, GRID)
+        outside = outside[(outside < low) | (outside > high)]
+        polynomial = _rising(q[seen], energy / kT, np.sqrt(counts[seen]), outside, (low, high), options.degree)
+        origin = float(samples.mean())
+        shifted = np.zeros(options.degree + 1)
+        # As a series in q − q₀: its derivatives there, divided by n!.
+        for n in range(options.degree + 1):
+            shifted[n] = kT * polynomial.deriv(n)(origin) / math.factorial(n)
+        lowest = kT * polynomial(np.linspace(low, high, GRID)).min()
+        return {"constant": shifted[0] - lowest, "coefficients": shifted[1:], "origin": origin}
 
     def tuple_energies(self, graph: BeadGraph, rows: Tensor) -> Tensor:
         """Return the energy of each angle in eV, shape (a,)."""
@@ -99,3 +99,41 @@ class PolynomialCosineAngles(PolynomialAngles):
     def measure(cls, q: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the density of cos θ where there is no energy, which is even."""
         return np.ones_like(q)
+
+
+def _rising(
+    q: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    outside: NDArray[np.float64],
+    window: tuple[float, float],
+    degree: int,
+) -> Legendre:
+    """Return the series of least squares that rises away from a window at all points outside it."""
+    from scipy.optimize import minimize
+
+    basis = [Legendre.basis(n, domain=window) for n in range(degree + 1)]
+    design = np.stack([one(q) for one in basis], axis=1) * weight[:, None] / weight.max()
+    target = energy * weight / weight.max()
+    away = np.where(outside > 0.5 * sum(window), 1.0, -1.0)
+    slopes = np.stack([one.deriv()(outside) for one in basis], axis=1) * away[:, None]
+    slopes /= np.abs(slopes).max(axis=1, keepdims=True)  # far from the window they are of any size
+    free = np.linalg.lstsq(design, target, rcond=None)[0]
+    if (slopes @ free >= 0).all():
+        return Legendre(free, domain=window)
+    normal, right = design.T @ design, design.T @ target
+    # A parabola about the middle of the window rises everywhere.
+    start = np.zeros(degree + 1)
+    start[2] = 1.0
+    found = minimize(
+        lambda c: 0.5 * c @ normal @ c - right @ c,
+        start,
+        jac=lambda c: normal @ c - right,
+        constraints={"type": "ineq", "fun": lambda c: slopes @ c, "jac": lambda _: slopes},
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-10},
+    )
+    if found.success and (slopes @ found.x > -SLOPE).all():
+        return Legendre(found.x, domain=window)
+    # A lower degree is always possible: of two, an open parabola.
+    return Legendre(start, domain=window) if degree == 2 else _rising(q, energy, weight, outside, window, degree - 1)
