@@ -15,7 +15,7 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers.frames import chunk_frames
 from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, SAME_TEMPERATURE, is_growing, replica_paths
 from ase_cg.errors import InputError, reason
-from ase_cg.files import file_hash, read_record
+from ase_cg.files import read_record
 
 Floats = NDArray[np.float32]
 _DATASETS = frozenset({".h5", ".hdf5"})
@@ -197,7 +197,7 @@ def _open_dataset(path: Path, name: str) -> FrameSource:
             pieces=tuple(Piece(number, 0, length) for number, length in enumerate(molecule.trajectory_lengths)),
             topology=molecule.topology,
             temperature=molecule.temperature,
-            record={"file": path.name, "sha256": file_hash(path), "mapping": molecule.mapping},
+            record={"file": path.name, "sha256": dataset.hash(), "mapping": molecule.mapping},
             weighted=molecule.has_weights,
         )
 

@@ -84,6 +84,10 @@ def _show_model(out: "Console", described: Mapping[str, Any]) -> None:
         f"{', '.join(described['priors'])}, labels {card['labels']}",
     )
     _line(out, f"  bead types: {', '.join(described['vocabulary'])}")
+    numbering = card["provenance"].get("numbering")
+    if numbering:
+        rows = ", ".join(f"{residue} {row}" for residue, row in numbering["rows"].items())
+        _line(out, f"  imported with the residue numbers {numbering['name']}: {rows}")
     molecules = ", ".join(f"{len(topology['names'])} beads" for topology in card["topologies"])
     _line(out, f"  trained on molecules of {molecules}")
     if described["sharpened_priors"]:

@@ -108,11 +108,11 @@ def read_start(
         raise InputError(f"{path} is no dataset, so there is no molecule {molecule!r} in it")
     if path.suffix.lower() in TRAJECTORIES:
         return _of_trajectory(model, path, replicas, rng, topology)
-    from ase_cg.beads.atoms import bead_types, read_bead_positions
+    from ase_cg.beads.atoms import read_bead_positions
 
     found, positions = read_bead_positions(path, model.card.resolution)
     beads = _whole(found, model)
-    bead_types(beads.names, model.vocabulary)  # refuses beads that the model does not know
+    model.check_beads(beads.names)
     return Start(path.stem, beads, np.repeat(positions[None], replicas, axis=0), (f"start {path}",) * replicas)
 
 
