@@ -146,6 +146,7 @@ class AnalysisSection(Section):
     clusters: int = Field(default=100, ge=2)
     macrostates: int = Field(default=2, ge=2)
     reweight: Literal["none", "reference", "all"] = "none"
+    surface: Literal["ramachandran", "tica", "pca", "rmsd_radius_of_gyration"] | None = None
     backmap: int = Field(default=0, ge=0)
     structure: Path | None = None
 
@@ -155,6 +156,8 @@ class AnalysisSection(Section):
             raise ValueError(f"has more macrostates ({self.macrostates}) than clusters ({self.clusters})")
         if self.structure is not None and not self.backmap:
             raise ValueError("has a structure, which only backmap uses; give backmap a number of frames")
+        if self.surface == "rmsd_radius_of_gyration" and self.native is None:
+            raise ValueError("has the surface rmsd_radius_of_gyration, which needs a native structure; give native")
         return self
 
     def relative_to(self, folder: Path) -> Self:
