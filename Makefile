@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## make, simulate and judge a model of alanine dipepti
 	$(BIN)/ase-cg run training/ala2_forces_and_noise.yaml --folder runs/ala2_demo
 
 test: $(VENV)/.installed  ## run the tests
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase_cg import analysis
     from ase_cg.analysis.compare import Comparison, analyze
+    from ase_cg.analysis.markov_weights import markov_weights
     from ase_cg.beads.atoms import read_beads
     from ase_cg.beads.forcemap import optimal_force_map
     from ase_cg.beads.mapping import BeadMap
@@ -53,6 +54,7 @@ _HOMES = {
     "label_forces": "ase_cg.data.label_forces",
     "map_molecules": "ase_cg.data.map",
     "map_trajectory": "ase_cg.data.map",
+    "markov_weights": "ase_cg.analysis.markov_weights",
     "optimal_force_map": "ase_cg.beads.forcemap",
     "read_beads": "ase_cg.beads.atoms",
     "run": "ase_cg.pipeline",
@@ -79,6 +81,7 @@ __all__ = [
     "label_forces",
     "map_molecules",
     "map_trajectory",
+    "markov_weights",
     "optimal_force_map",
     "read_beads",
     "run",

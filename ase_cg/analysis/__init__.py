@@ -12,6 +12,7 @@ from ase_cg.analysis.features import (
     ramachandran_angles,
 )
 from ase_cg.analysis.figures import plot_bonds, plot_contacts, plot_distributions, plot_order_parameters, plot_surfaces
+from ase_cg.analysis.markov_weights import MarkovWeights, markov_weights
 from ase_cg.analysis.metrics import jensen_shannon, pmf_error, wasserstein
 from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.pareto import pareto_front
@@ -22,6 +23,7 @@ from ase_cg.analysis.view import bead_colors, bead_radii, view_beads, write_view
 __all__ = [
     "Comparison",
     "Histogram",
+    "MarkovWeights",
     "NativeStructure",
     "analyze",
     "bead_colors",
@@ -33,6 +35,7 @@ __all__ = [
     "end_to_end_distance",
     "free_energy",
     "jensen_shannon",
+    "markov_weights",
     "pair_distances",
     "pareto_front",
     "plot_bonds",

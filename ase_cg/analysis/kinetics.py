@@ -102,7 +102,7 @@ def fit_markov_model(states: States, lag: int, n_clusters: int) -> MarkovModel:
     Raises
     ------
     InputError
-        If all trajectories are shorter than the lag.
+        If all trajectories are shorter than the lag, or no transitions connect any clusters.
     """
     from deeptime.markov import TransitionCountEstimator
     from deeptime.markov.msm import MaximumLikelihoodMSM
@@ -113,6 +113,11 @@ def fit_markov_model(states: States, lag: int, n_clusters: int) -> MarkovModel:
     usable = [s for s in states if len(s) > lag]
     counts = TransitionCountEstimator(lag, "sliding", n_states=n_clusters).fit(usable).fetch_model()
     connected = counts.submodel_largest(connectivity_threshold=0)
+    if not connected.count_matrix.sum() > 0:
+        raise InputError(
+            f"at a lag of {lag} frames no cluster is left and reached again, so that none are connected; choose a "
+            "shorter lag or fewer clusters"
+        )
     msm = MaximumLikelihoodMSM(reversible=True).fit(connected).fetch_model()
     kept = np.asarray(connected.state_symbols, dtype=np.int64)
     visited = np.unique(np.concatenate(states))

@@ -18,6 +18,7 @@ from ase_cg.cli.options import ExplainedExit
 from ase_cg.cli.run import run
 from ase_cg.cli.simulate import simulate
 from ase_cg.cli.train import train
+from ase_cg.cli.weights import weights_command
 from ase_cg.errors import InputError, SimulationError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command("map")(map_command)
 app.command("label-forces")(label_forces_command)
+app.command("weights")(weights_command)
 app.command("fit-priors")(fit_priors_command)
 app.command()(train)
 app.command()(simulate)

@@ -49,6 +49,9 @@ def map_command(
     trajectory_length: Annotated[
         int | None, typer.Option(help="A file is several trajectories of so many frames.")
     ] = None,
+    trajectory_starts: Annotated[
+        Path | None, typer.Option(help="A file is several trajectories: .npy numbers of their first frames, from 0.")
+    ] = None,
     frame_interval: Annotated[str | None, typer.Option(help="Time between frames, such as '1 ps'.")] = None,
     add: Annotated[bool, typer.Option("--add", help="Add the molecule to a dataset that is there.")] = False,
     overwrite: Overwrite = False,
@@ -87,6 +90,7 @@ def map_command(
             length_unit=length_unit,
             force_unit=force_unit,
             trajectory_length=trajectory_length,
+            trajectory_starts=trajectory_starts,
             frame_interval=frame_interval,
             add=add,
             overwrite=overwrite,

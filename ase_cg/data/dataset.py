@@ -1,7 +1,9 @@
 """The coarse-grained dataset: one HDF5 file, one group per molecule, read in streams."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,19 +16,24 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.weights import check_weights
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, file_hash
+from ase_cg.files import existing_file
 from ase_cg.hdf5 import open_hdf5
 from ase_cg.keys import (
     COORDINATE_MAP,
     COORDINATES,
+    DATASET_ARRAYS,
     DATASET_FORMAT,
     DATASET_VERSION,
     FORCE_MAP,
     FORCES,
+    FRAMES_FINGERPRINT,
+    LABEL_SET_ARRAYS,
     MAPPED_ATOMS,
+    NAME_PATTERN,
     SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
+    WEIGHTS_RECORD,
 )
 from ase_cg.units import thermal_energy
 
@@ -109,19 +116,45 @@ class Molecule:
         """Whether frames have weights."""
         return WEIGHTS.name in self._group
 
+    @property
+    def weights_record(self) -> dict[str, Any]:
+        """How the weights were made, where :meth:`ase_cg.analysis.MarkovWeights.write` made them; otherwise empty."""
+        return dict(json.loads(self._group.attrs.get(WEIGHTS_RECORD, "{}"))) if self.has_weights else {}
+
     def weights(self) -> NDArray[np.float64] | None:
         """Return the weight of each frame, shape (F,), or None where all count the same.
 
         Raises
         ------
         InputError
-            If one is negative or no number.
+            If one is negative or no number, or they belong to other frames.
         """
         if not self.has_weights:
             return None
+        where = f"dataset {self._group.file.filename}, molecule {self.name!r}"
         weights = np.asarray(self._group[WEIGHTS.name], dtype=float)
-        check_weights(weights, f"dataset {self._group.file.filename}, molecule {self.name!r}")
+        if weights.shape != (self.n_frames,):
+            raise InputError(f"{where}: weights of shape {weights.shape} do not fit its {self.n_frames} frames")
+        check_weights(weights, where)
+        made_for = self.weights_record.get(FRAMES_FINGERPRINT)
+        if made_for is not None and made_for != self.fingerprint():
+            raise InputError(
+                f"{where}: its weights were made for the frames of another dataset; make them again with `ase-cg "
+                "weights … --overwrite`"
+            )
         return weights
+
+    def fingerprint(self) -> str:
+        """Return a hash of the trajectories' lengths and of their first and last frames, in hexadecimal.
+
+        It tells datasets apart without reading them whole.
+        """
+        lengths = np.array(self.trajectory_lengths, dtype="<i8")
+        ends = np.cumsum(lengths)
+        digest = hashlib.sha256(lengths.tobytes())
+        for frames in (ends - lengths, ends - 1):
+            digest.update(self.coordinates(frames).astype("<f4").tobytes())
+        return digest.hexdigest()
 
     def source_frames(self) -> NDArray[np.int64] | None:
         """Return the labelled dataset's frame that each frame was made from, shape (F,); None for other datasets."""
@@ -143,6 +176,19 @@ class Molecule:
         for length in self.trajectory_lengths:
             yield slice(start, start + length)
             start += length
+
+    def add_to(self, digest: "hashlib._Hash") -> None:
+        """Add arrays and meaning to a hash: topology, temperature, resolution, divisions, frames, weights, maps."""
+        meaning = [self.name, self.topology.to_dict(), self.temperature, self.resolution, self.force_map]
+        digest.update(json.dumps(meaning, sort_keys=True).encode())
+        for key in (*DATASET_ARRAYS, *LABEL_SET_ARRAYS):
+            if key.name not in self._group:
+                continue
+            stored = self._group[key.name]
+            dtype = stored.dtype.newbyteorder("<")
+            digest.update(f"{key.name} {stored.shape} {dtype.str}".encode())
+            for start in range(0, len(stored), GATHERED_ROWS):
+                digest.update(np.ascontiguousarray(stored[start : start + GATHERED_ROWS], dtype=dtype).tobytes())
 
     def _read(self, name: str, frames: slice | NDArray[np.int64] | None) -> Floats:
         stored = self._group[name]
@@ -218,6 +264,9 @@ class Dataset:
         self._file = file
         self.path = path
         where = f"dataset {path}"
+        for name in file["molecules"]:
+            if not re.fullmatch(NAME_PATTERN, name):  # files are named after molecules
+                raise InputError(f"{where} holds a molecule {name!r}, which cannot be the name of one")
         self.molecules = {name: Molecule(file["molecules"][name], where) for name in file["molecules"]}
 
     @classmethod
@@ -266,8 +315,14 @@ class Dataset:
         return next(iter(self.molecules.values()))
 
     def hash(self) -> str:
-        """Return the SHA-256 of the file."""
-        return file_hash(self.path)
+        """Return the SHA-256 of what the dataset says: its arrays, and what decides their meaning.
+
+        Neither the layout of the file, compression for one, nor the record of how it was made changes it.
+        """
+        digest = hashlib.sha256(f"{DATASET_FORMAT} {DATASET_VERSION}".encode())
+        for name in sorted(self.molecules):
+            self.molecules[name].add_to(digest)
+        return digest.hexdigest()
 
     def info(self) -> dict[str, Any]:
         """Return what the dataset holds, as plain values."""

@@ -26,12 +26,14 @@ from ase_cg.keys import (
     DATASET_VERSION,
     FORCE_MAP,
     FORCES,
+    FRAMES_FINGERPRINT,
     LOG_PROB,
     MAPPED_ATOMS,
     NAME_PATTERN,
     SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
+    WEIGHTS_RECORD,
 )
 from ase_cg.units import thermal_energy
 
@@ -159,7 +161,7 @@ class DatasetWriter:
 
     def check_name(self, name: str) -> None:
         """Raise :class:`InputError` if a name cannot be a molecule's or is taken."""
-        if not re.match(NAME_PATTERN, name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise InputError(f"{name!r} cannot be a molecule's name: use letters, digits, _ . and -")
         if name in self._file["molecules"]:
             raise InputError(f"the dataset has a molecule {name!r} already; give this one another name (--name)")
@@ -228,3 +230,56 @@ def create_dataset(
             with h5py.File(guarded, mode) as file:
                 yield DatasetWriter(file, check=lambda: guarded.check(Path(path)), compress=compress)
             guarded.check(Path(path))
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    weights: NDArray[np.float64],
+    record: dict[str, Any],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write frame weights into a dataset of one molecule, or into a copy of it; whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    weights : ndarray, shape (F,)
+    record : dict
+        How they were made; its ``frames_fingerprint`` has to be that of the molecule.
+    output : path, optional
+        Of the copy.
+    overwrite : bool
+        Replace weights that are there, or an output that exists.
+
+    Returns
+    -------
+    Path
+        Of the file with the weights.
+
+    Raises
+    ------
+    InputError
+        If the weights do not belong to the dataset, or something would be overwritten.
+    """
+    with Dataset.open(path) as opened:
+        molecule = opened.only_molecule()
+        if weights.shape != (molecule.n_frames,) or record.get(FRAMES_FINGERPRINT) != molecule.fingerprint():
+            raise InputError(f"the weights belong to other frames than those of {path}; make them from this dataset")
+        if molecule.has_weights and output is None and not overwrite:
+            raise InputError(f"{path} has frame weights already; replace them with --overwrite (overwrite=True)")
+        name = molecule.name
+    check_weights(weights, "weights")
+    target = Path(path if output is None else output)
+    with written_whole(target, overwrite=overwrite or output is None) as partial:
+        shutil.copyfile(path, partial)
+        with GuardedFile(partial, "a") as guarded:
+            with h5py.File(guarded, "a") as file:
+                group = file["molecules"][name]
+                if WEIGHTS.name in group:
+                    del group[WEIGHTS.name]
+                group.create_dataset(WEIGHTS.name, data=weights)
+                group.attrs[WEIGHTS_RECORD] = json.dumps(record)
+            guarded.check(target)
+    return target

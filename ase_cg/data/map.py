@@ -37,6 +37,7 @@ def map_trajectory(
     length_unit: str | None = None,
     force_unit: str | None = None,
     trajectory_length: int | None = None,
+    trajectory_starts: PathLike | None = None,
     frame_interval: str | None = None,
     add: bool = False,
     overwrite: bool = False,
@@ -84,6 +85,9 @@ def map_trajectory(
         Of files that do not declare theirs.
     trajectory_length : int, optional
         A file is several trajectories of so many frames, one after the other.
+    trajectory_starts : path, optional
+        ``.npy`` file with the number of the first frame of each trajectory in the file, counted from 0, where they
+        differ in length.
     frame_interval : str, optional
         Time between neighbouring frames, such as ``"1 ps"``; flows of transitions have to know it.
     add : bool
@@ -119,6 +123,7 @@ def map_trajectory(
         "length_unit": length_unit,
         "force_unit": force_unit,
         "trajectory_length": trajectory_length,
+        "trajectory_starts": trajectory_starts,
         "frame_interval": frame_interval,
     }
     settings = validated(MoleculeSettings, given, "mapping")

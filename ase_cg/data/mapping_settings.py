@@ -59,6 +59,9 @@ class MappingSettings(Section):
         Of files that do not declare theirs.
     trajectory_length : int or None
         A file is several trajectories of so many frames, one after the other.
+    trajectory_starts : Path or None
+        ``.npy`` file with the number of the first frame of each trajectory in the file, counted from 0, for
+        trajectories that differ in length.
     frame_interval : str or None
         Time between neighbouring frames, with its unit.
     """
@@ -81,6 +84,7 @@ class MappingSettings(Section):
     length_unit: str | None = None
     force_unit: str | None = None
     trajectory_length: int | None = Field(default=None, ge=1)
+    trajectory_starts: Path | None = None
     frame_interval: Time | None = None
 
     @field_validator("frame_interval")
@@ -98,6 +102,18 @@ class MappingSettings(Section):
                 raise ValueError(f"has {given} files of {field} for {len(self.trajectories)} trajectories")
         return self
 
+    @model_validator(mode="after")
+    def _one_division(self) -> Self:
+        if self.trajectory_starts is None:
+            return self
+        if self.trajectory_length is not None:
+            raise ValueError("trajectory_length and trajectory_starts divide a file twice; leave one out")
+        if len(self.trajectories) > 1:
+            raise ValueError(
+                f"trajectory_starts divides one file, not {len(self.trajectories)}; each file is a trajectory already"
+            )
+        return self
+
     @property
     def force_map_file(self) -> Path | None:
         """The file of a force map of the user's own."""
@@ -108,7 +124,7 @@ class MappingSettings(Section):
         update: dict[str, Any] = {
             field: [folder / path.expanduser() for path in getattr(self, field)] for field in FILE_FIELDS
         }
-        for field in ("embeddings", "topology"):
+        for field in ("embeddings", "topology", "trajectory_starts"):
             update[field] = relative(getattr(self, field), folder)
         if self.force_map_file is not None:
             update["force_map"] = str(folder / self.force_map_file.expanduser())
@@ -130,7 +146,8 @@ class MoleculeSettings(MappingSettings):
     @property
     def files(self) -> list[Path]:
         """All input files."""
-        optional = [path for path in (self.embeddings, self.force_map_file) if path is not None]
+        chosen = (self.embeddings, self.force_map_file, self.trajectory_starts)
+        optional = [path for path in chosen if path is not None]
         return [*self.trajectories, *self.forces, *self.weights, *optional, self.topology]
 
     def record(self) -> dict[str, Any]:
@@ -138,6 +155,10 @@ class MoleculeSettings(MappingSettings):
         described = self.model_dump(mode="json", exclude={"name"})
         if self.frame_interval is None:  # as in datasets of programs that did not know it
             del described["frame_interval"]
+        if self.trajectory_starts is None:
+            del described["trajectory_starts"]
+        else:
+            described["trajectory_starts"] = fingerprint(self.trajectory_starts)
         for field in FILE_FIELDS:
             described[field] = [fingerprint(path) for path in getattr(self, field)]
         for field in ("topology", "embeddings"):

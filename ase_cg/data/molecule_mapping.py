@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ase_cg.data.importers.frames import Frames
 from ase_cg.data.importers.hdf5 import mlcg_types
 from ase_cg.data.mapping_settings import MoleculeSettings
 from ase_cg.data.own_force_map import read_force_map
-from ase_cg.data.weights import check_types, read_types, read_weights
+from ase_cg.data.weights import check_types, read_trajectory_starts, read_types, read_weights
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError
 from ase_cg.progress import Progress
@@ -90,6 +91,7 @@ class MoleculeMapping:
     ) -> float:
         """Map and append all frames; return the mean square of a component of the mapped forces."""
         squares = count = 0.0
+        starts = self._trajectory_starts()
         for number, source in enumerate(self._sources):
             molecule.next_trajectory()
             weights, done = self._weights(number, source), 0
@@ -99,7 +101,7 @@ class MoleculeMapping:
                 done += len(beads)
                 if part is not None and len(part) < len(beads):
                     break
-                _append(molecule, beads, forces, part, done - len(beads), self.settings.trajectory_length)
+                _append(molecule, beads, forces, part, self._divisions(starts, done - len(beads), done))
                 progress.advance(len(beads))
                 if forces is not None:
                     by_frame = (forces**2).mean((1, 2))
@@ -109,6 +111,11 @@ class MoleculeMapping:
                 raise InputError(
                     f"{self.settings.weights[number]} holds {len(weights)} weights, but {source.path} has another "
                     "number of frames"
+                )
+            if starts is not None and starts[-1] >= done:
+                raise InputError(
+                    f"{self.settings.trajectory_starts}: a trajectory starts at frame {starts[-1]} (counted from 0), "
+                    f"but {source.path} has only {done} frames"
                 )
         return squares / count if count else 0.0
 
@@ -155,6 +162,17 @@ class MoleculeMapping:
                 f"{self.settings.weights[number]} holds {len(weights)} weights for the {count} frames of {source.path}"
             )
         return weights
+
+    def _trajectory_starts(self) -> NDArray[np.int64] | None:
+        path = self.settings.trajectory_starts
+        return None if path is None else read_trajectory_starts(path)
+
+    def _divisions(self, starts: NDArray[np.int64] | None, first: int, stop: int) -> NDArray[np.int64]:
+        """Return the frames among `first` … `stop` − 1 at which another trajectory begins, counted from `first`."""
+        if starts is None:
+            length = self.settings.trajectory_length
+            starts = np.empty(0, dtype=np.int64) if length is None else np.arange(0, stop, length)
+        return starts[(starts >= first) & (starts < stop)] - first
 
     def _mean_weight(self) -> float:
         """Return the mean weight over the frames of all files: what files weigh beside each other counts."""
@@ -225,20 +243,14 @@ def _append(
     beads: NDArray[Any],
     forces: NDArray[Any] | None,
     weights: NDArray[Any] | None,
-    done: int,
-    trajectory_length: int | None,
+    starts: NDArray[np.int64],
 ) -> None:
-    """Append frames, starting a new trajectory at every multiple of `trajectory_length`."""
-    start = 0
-    while start < len(beads):
-        stop = len(beads)
-        if trajectory_length is not None:
-            place = (done + start) % trajectory_length
-            if place == 0:
-                molecule.next_trajectory()
-            stop = min(stop, start + trajectory_length - place)
+    """Append frames; at each of the sorted places `starts` among them another trajectory begins."""
+    bounds = sorted({0, *starts.tolist(), len(beads)})
+    for start, stop in pairwise(bounds):
+        if start in starts:
+            molecule.next_trajectory()
         part = slice(start, stop)
         molecule.append(
             beads[part], None if forces is None else forces[part], None if weights is None else weights[part]
         )
-        start = stop

@@ -1,4 +1,4 @@
-"""What comes beside the frames of a data set: their weights, and the bead types of published sets."""
+"""What comes beside the frames of a data set: weights, starts of trajectories, and the bead types of published sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +44,34 @@ def check_weights(weights: NDArray[np.float64], where: str, *, first: int = 0) -
         raise InputError(
             f"{where}: the weight of frame {first + bad[0]} (counted from 0) is {weights[bad[0]]}; it must be ≥ 0"
         )
+
+
+def read_trajectory_starts(path: Path) -> NDArray[np.int64]:
+    """Read the number of the first frame of each trajectory, counted from 0, from a ``.npy`` file: shape (T,).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or the numbers are not whole, do not begin with 0 or do not increase.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as starts of trajectories: {reason(error)}") from error
+    if found.ndim != 1 or not found.size or found.dtype.kind not in "iuf":
+        raise InputError(f"{path} holds an array of shape {found.shape} and type {found.dtype}, not a list of frames")
+    starts = found.astype(np.int64) if np.isfinite(found).all() else np.empty(0, dtype=np.int64)
+    if not np.array_equal(starts, found):
+        raise InputError(f"{path} holds numbers that are no frames; give the first frame of each trajectory, from 0")
+    if starts[0] != 0:
+        raise InputError(f"{path} begins with frame {starts[0]}; the first trajectory starts at 0 (counted from 0)")
+    back = np.flatnonzero(np.diff(starts) <= 0)
+    if back.size:
+        place = int(back[0])
+        raise InputError(
+            f"{path}: frame {starts[place + 1]} follows frame {starts[place]}; starts of trajectories increase"
+        )
+    return starts
 
 
 def read_types(path: Path) -> NDArray[Any]:
