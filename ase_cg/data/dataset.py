@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ from ase_cg.keys import (
     FRAMES_FINGERPRINT,
     LABEL_SET_ARRAYS,
     MAPPED_ATOMS,
+    NAME_PATTERN,
     SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
@@ -262,6 +264,9 @@ class Dataset:
         self._file = file
         self.path = path
         where = f"dataset {path}"
+        for name in file["molecules"]:
+            if not re.fullmatch(NAME_PATTERN, name):  # files are named after molecules
+                raise InputError(f"{where} holds a molecule {name!r}, which cannot be the name of one")
         self.molecules = {name: Molecule(file["molecules"][name], where) for name in file["molecules"]}
 
     @classmethod
