@@ -85,8 +85,8 @@ def test_wrong_lammps_dumps_are_one_sentence(all_atom, mapping, tmp_path):
 @pytest.mark.parametrize(
     ("tilts", "bounds", "middle"),
     [
-        # LAMMPS's manual (Howto_triclinic): xlo_bound = xlo + min(0, xy, xz, xy + xz), ylo_bound = ylo + min(0, yz), and
-        # the same with hi and max; the box is x 1 to 11, y 0 to 8, z −2 to 4. The middle is origin + (a + b + c)/2.
+        # LAMMPS's manual (Howto_triclinic): xlo_bound = xlo + min(0, xy, xz, xy + xz), ylo_bound = ylo + min(0, yz),
+        # and so with hi and max; the box is x 1 to 11, y 0 to 8, z −2 to 4. The middle is origin + (a + b + c)/2.
         ((-2.0, -3.0, -1.0), ((-4.0, 11.0), (-1.0, 8.0), (-2.0, 4.0)), (3.5, 3.5, 1.0)),
         ((2.0, 3.0, 1.0), ((1.0, 16.0), (0.0, 9.0), (-2.0, 4.0)), (8.5, 4.5, 1.0)),
         ((-2.0, 3.0, -1.0), ((-1.0, 14.0), (-1.0, 8.0), (-2.0, 4.0)), (6.5, 3.5, 1.0)),
