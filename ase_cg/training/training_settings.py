@@ -70,6 +70,7 @@ class TrainingSection(Section):
     validation_simulation: ValidationSimulationSection | None = None
     device: str = "cpu"
     balance: Literal["molecules", "frames"] = "molecules"
+    allow_inconsistent_forces: bool = False  # train on forces that fail their check all the same
     memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
     @field_validator("seeds")
