@@ -269,10 +269,10 @@ class CGCalculator(Calculator):
             self._terms = None
         forces, energy = self.results["forces"], self.results["energy"]
         # Written so that what is no number fails, too.
-        if not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
+        pair = molecule.eager.coincident_pair(beads) if np.isfinite(positions).all() else None
+        if pair is None and not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
             self.results = {}
             self._fail(positions, forces, molecule.topology)
-        pair = molecule.eager.coincident_pair(beads)
         if pair is not None or not abs(energy) <= MAX_BEAD_ENERGY * len(beads):
             self.results = {}
             self._fail_energy(pair, energy, molecule.topology)

@@ -87,12 +87,16 @@ def test_the_nearest_image_is_found_in_any_cell():
     partly[1] = 0
     for cell in (SKEWED, SKEWED[[1, 0, 2]], np.diag([5.0, 9.0, 13.0]), partly):
         vectors = torch.tensor(rng.normal(scale=8, size=(40, 3)))
-        stacked = torch.tensor(cell)[None].expand(40, 3, 3)
-        reduction = torch.tensor(reduction_of(cell))[None].expand(40, 3, 3)
-        images = nearest_images(vectors, stacked, reduction).numpy()
+        reduction = torch.tensor(reduction_of(cell))[None]
+        which = torch.zeros(40, dtype=torch.long)
+        images, margins = (
+            found.numpy() for found in nearest_images(vectors, torch.tensor(cell)[None], reduction, which)
+        )
         found = np.linalg.norm(vectors.numpy() + images @ cell, axis=1)
-        best = np.linalg.norm(vectors.numpy()[:, None] + many @ cell, axis=-1).min(1)
+        distinct = many[~many[:, (cell == 0).all(1)].any(1)]
+        best, second = np.partition(np.linalg.norm(vectors.numpy()[:, None] + distinct @ cell, axis=-1), 1)[:, :2].T
         assert found == pytest.approx(best)
+        assert margins == pytest.approx(second - best)
         assert np.array_equal(images, images.round())
         assert not images[:, (cell == 0).all(1)].any()
 
