@@ -42,7 +42,7 @@ MAX_BEAD_ENERGY = 1e5  # eV for each bead; beyond it too
 COINCIDENT = 0.01  # Å; nearer beads are on one spot, where forces have no direction
 
 # Names of molecules and recipes become names of HDF5 groups and of folders.
-NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # for re.fullmatch: "$" alone lets a line end follow
 
 DATASET_FORMAT = "ase-cg dataset"
 DATASET_VERSION = 1

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.weights import check_weights
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
+from ase_cg.hdf5 import open_hdf5
 from ase_cg.keys import (
     COORDINATE_MAP,
     COORDINATES,
@@ -27,6 +29,7 @@ from ase_cg.keys import (
     FRAMES_FINGERPRINT,
     LABEL_SET_ARRAYS,
     MAPPED_ATOMS,
+    NAME_PATTERN,
     SOURCE_FRAMES,
     TRAJECTORY_LENGTHS,
     WEIGHTS,
@@ -261,6 +264,9 @@ class Dataset:
         self._file = file
         self.path = path
         where = f"dataset {path}"
+        for name in file["molecules"]:
+            if not re.fullmatch(NAME_PATTERN, name):  # files are named after molecules
+                raise InputError(f"{where} holds a molecule {name!r}, which cannot be the name of one")
         self.molecules = {name: Molecule(file["molecules"][name], where) for name in file["molecules"]}
 
     @classmethod
@@ -273,10 +279,7 @@ class Dataset:
             If the file is missing, truncated, no dataset of ours, or of another version.
         """
         found = existing_file(path, "dataset")
-        try:
-            file = h5py.File(found, "r")
-        except OSError as error:
-            raise InputError(f"{found} is no HDF5 file or is truncated: {reason(error)}") from error
+        file = open_hdf5(found)
         try:
             _check_format(file, found)
             return cls(file, found)

@@ -161,7 +161,7 @@ class DatasetWriter:
 
     def check_name(self, name: str) -> None:
         """Raise :class:`InputError` if a name cannot be a molecule's or is taken."""
-        if not re.match(NAME_PATTERN, name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise InputError(f"{name!r} cannot be a molecule's name: use letters, digits, _ . and -")
         if name in self._file["molecules"]:
             raise InputError(f"the dataset has a molecule {name!r} already; give this one another name (--name)")

@@ -8,6 +8,7 @@ from ase_cg import Dataset, InputError, map_trajectory
 from ase_cg.units import KCAL_PER_MOL
 
 
+@pytest.mark.filterwarnings("ignore:forces of molecule")  # of single atoms with rigid bonds: test_force_check
 def test_the_torchmd_layout_of_published_calpha_data(shared, tmp_path):
     folder = shared / "chignolin_ca_forces"
     options = {
