@@ -1,5 +1,6 @@
 """Writing files so that nothing half-written is left behind and nothing is overwritten silently."""
 
+import errno
 import hashlib
 import json
 import math
@@ -55,9 +56,29 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
             yield partial
             # Some writers make files that nobody else may read; whether others may is the user's to say, by the umask.
             partial.chmod(stat.S_IMODE(_lock_file(target).stat().st_mode))
+            sync(partial)  # before the name: after a loss of power there is the whole file or the one before
             partial.replace(target)
+            sync(target.parent)
+        except OSError as error:
+            if error.filename in {None, str(partial)} and error.errno is not None:
+                error.filename = str(target)  # the user knows the file by this name only
+            raise
         finally:
             partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk and not only in memory."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    opened = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # file systems that have nothing to wait for
+            raise
+    finally:
+        os.close(opened)
 
 
 def _lock_file(target: Path) -> Path:

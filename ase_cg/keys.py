@@ -38,6 +38,8 @@ RESIDUE_NUMBERS = ArrayKey("residuenumbers", "(N,)", "as in the PDB")
 CHAINS = ArrayKey("chain", "(N,)", "index")
 
 MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
+MAX_BEAD_ENERGY = 1e5  # eV for each bead; beyond it too
+COINCIDENT = 0.01  # Å; nearer beads are on one spot, where forces have no direction
 
 # Names of molecules and recipes become names of HDF5 groups and of folders.
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ase_cg.analysis.sources import FrameSource, Piece
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.mdtraj_hdf5 import TrajectoryFile
 
 
 def spread_frames(source: FrameSource, count: int | None) -> NDArray[np.float32]:
@@ -48,9 +49,7 @@ def beads_of(source: FrameSource) -> tuple[BeadTopology, Any]:
 
 def _from_mdtraj(path: Path) -> BeadTopology:
     """Return the beads of a trajectory file; a residue that is a CA alone is one bead of the residue's name."""
-    from mdtraj.formats import HDF5TrajectoryFile
-
-    with HDF5TrajectoryFile(str(path)) as file:
+    with TrajectoryFile(path) as file:
         found = file.topology
     atoms = list(found.atoms)
     whole = {atom.index for atom in atoms if atom.residue.n_atoms == 1 and atom.name == "CA"}

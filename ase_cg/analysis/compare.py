@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test, minimizer_for
-from ase_cg.analysis.bootstrap import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.ensembles import Ensemble, Grid
 from ase_cg.analysis.gather import Gathered, gather, open_inputs
+from ase_cg.analysis.intervals import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace
 from ase_cg.analysis.pareto import pareto_front
 from ase_cg.analysis.slow_coordinates import SlowCoordinates

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ase_cg.analysis.bootstrap import FEATURE_FIGURES
 from ase_cg.analysis.figures import SERIES_LABELS
+from ase_cg.analysis.intervals import FEATURE_FIGURES
 from ase_cg.analysis.record import SURFACES, averages
 from ase_cg.analysis.table import shown_name
 

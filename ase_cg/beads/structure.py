@@ -15,6 +15,7 @@ from ase_cg.beads.psf import read_psf
 from ase_cg.beads.residues import CAPS, PARENTS, RESIDUES, WATER_AND_IONS, canonical_name
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
+from ase_cg.mdtraj_hdf5 import SUFFIXES, load_trajectory, refuse_unpickling
 from ase_cg.shipped import shipped_or_given
 
 NM = 10.0  # Å; MDTraj's coordinates are in nm by definition
@@ -23,7 +24,7 @@ LONGEST_PEPTIDE_BOND = 2.5  # Å; one longer is a gap in the chain
 COVALENT = 1.25  # of the sum of the covalent radii, longest distance taken for a bond
 
 _TOPOLOGY_ONLY = {".prmtop", ".parm7", ".psf"}
-_WITH_FRAMES = {".pdb", ".h5", ".hdf5"}
+_WITH_FRAMES = {".pdb"}
 _RENAMED_BY_READER = {".pdb", ".ent"}
 
 
@@ -76,6 +77,7 @@ def _load(path: Path) -> tuple[Any, set[int]]:
     import mdtraj
 
     suffix = path.suffix.lower()
+    refuse_unpickling(path)
     try:
         if suffix == ".psf":
             return Structure(_with_own_names(read_psf(path)), None), set()
@@ -85,7 +87,10 @@ def _load(path: Path) -> tuple[Any, set[int]]:
             # MDTraj warns of cells that are placeholders and of elements it guesses; neither matters here.
             warnings.simplefilter("ignore")
             first = {"frame": 0} if suffix in _WITH_FRAMES else {}
-            loaded = mdtraj.load(str(path), **first)
+            if suffix in SUFFIXES:
+                loaded = load_trajectory(path, first_frame_only=True)
+            else:
+                loaded = mdtraj.load(str(path), **first)
             named = loaded.topology
             if suffix in _RENAMED_BY_READER or path.name.lower().endswith(".pdb.gz"):
                 named = mdtraj.load(str(path), standard_names=False, **first).topology

@@ -16,6 +16,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.weights import check_weights
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
+from ase_cg.hdf5 import open_hdf5
 from ase_cg.keys import (
     COORDINATE_MAP,
     COORDINATES,
@@ -289,10 +290,7 @@ class Dataset:
             If the file is missing, truncated, no dataset of ours, or of another version.
         """
         found = existing_file(path, "dataset")
-        try:
-            file = h5py.File(found, "r")
-        except OSError as error:
-            raise InputError(f"{found} is no HDF5 file or is truncated: {reason(error)}") from error
+        file = open_hdf5(found)
         try:
             _check_format(file, found)
             return cls(file, found)

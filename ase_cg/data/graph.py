@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_cg.beads.atoms import bead_types
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.cells import nearest_images, reduction_of
 
 
 class BeadGraph(NamedTuple):
@@ -29,6 +31,8 @@ class BeadGraph(NamedTuple):
         Rows are cell vectors in Å; zero rows where the system is not periodic.
     edge_images : Tensor of shape (e, 3), or None
         Cell images S: the edge's vector is ``positions[j] + S @ cell − positions[i]``.
+    reduction : Tensor of shape (n_molecules, 3, 3), or None
+        Of the cells, see :func:`ase_cg.data.cells.reduction_of`; found anew at each use where it is not given.
     """
 
     positions: Tensor
@@ -41,6 +45,7 @@ class BeadGraph(NamedTuple):
     dihedrals: Tensor
     cell: Tensor | None = None
     edge_images: Tensor | None = None
+    reduction: Tensor | None = None
 
     def edge_vectors(self) -> Tensor:
         """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å."""
@@ -55,11 +60,18 @@ class BeadGraph(NamedTuple):
         vectors = self.positions[j] - self.positions[i]
         if self.cell is None:
             return vectors
-        cell = self.cell[self.molecule[i]]
+        return vectors + torch.einsum("es,esx->ex", self.bonded_images(i, j), self.cell[self.molecule[i]])
+
+    def bonded_images(self, i: Tensor, j: Tensor) -> Tensor:
+        """Return the cell images S that bring beads `j` nearest to beads `i`, shape (m, 3), of a periodic system."""
+        assert self.cell is not None  # noqa: S101 - callers ask for images of periodic systems only
         with torch.no_grad():
-            # Zero rows of the cell have zero columns in its pseudo-inverse: no image is taken along them.
-            images = torch.round(torch.einsum("ex,exs->es", vectors, torch.linalg.pinv(cell)))
-        return vectors - torch.einsum("es,esx->ex", images, cell)
+            reduction = self.reduction
+            if reduction is None:
+                found = np.stack([reduction_of(one) for one in self.cell.detach().cpu().double().numpy()])
+                reduction = torch.from_numpy(found).to(self.cell)
+            molecule = self.molecule[i]
+            return nearest_images(self.positions[j] - self.positions[i], self.cell[molecule], reduction[molecule])
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "BeadGraph":
         """Return the graph on a device, with floating-point tensors of a dtype."""

@@ -1,5 +1,6 @@
 """The mapping of one molecule: its sources, its bead map, its force map, frame by frame into the dataset."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.mapping import BeadMap, bead_map, linear_map, molecule_atoms
 from ase_cg.beads.structure import Structure, read_structure
 from ase_cg.data.dataset_writer import DatasetWriter, MoleculeWriter
+from ase_cg.data.force_check import ForceChecker
 from ase_cg.data.force_mapping import ForceMap, fit_force_map
 from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
@@ -80,15 +82,24 @@ class MoleculeMapping:
             ) as molecule,
             Progress(f"Mapping {settings.name}", total, quiet=quiet) as progress,
         ):
-            square = self._write_frames(molecule, local, force_map, progress)
+            checker = ForceChecker(beads, settings.temperature)
+            square = self._write_frames(molecule, local, force_map, progress, checker)
             if force_map is not None:
-                report = force_map.report | {"rms": float(np.sqrt(square)) / KCAL_PER_MOL}
+                check = checker.result()
+                report = force_map.report | {"rms": float(np.sqrt(square)) / KCAL_PER_MOL, "check": check.to_dict()}
+                if check.suspicious:
+                    warnings.warn(check.message(settings.name, beads.names), UserWarning, stacklevel=4)
                 molecule.write_report(report)
                 if local is not None:
                     molecule.write_maps(self.atoms, local.dense, force_map.matrix)
 
     def _write_frames(
-        self, molecule: MoleculeWriter, local: BeadMap | None, force_map: ForceMap | None, progress: Progress
+        self,
+        molecule: MoleculeWriter,
+        local: BeadMap | None,
+        force_map: ForceMap | None,
+        progress: Progress,
+        checker: ForceChecker,
     ) -> float:
         """Map and append all frames; return the mean square of a component of the mapped forces."""
         squares = count = 0.0
@@ -105,6 +116,7 @@ class MoleculeMapping:
                 _append(molecule, beads, forces, part, self._divisions(starts, done - len(beads), done))
                 progress.advance(len(beads))
                 if forces is not None:
+                    checker.add(beads, forces, part, frames.cells)
                     by_frame = (forces**2).mean((1, 2))
                     squares += float(by_frame.sum() if part is None else part @ by_frame)
                     count += float(len(beads) if part is None else part.sum())

@@ -1,9 +1,14 @@
 """Which pairs of beads may interact: all of them while they are few, a neighbour list beyond and with a cell."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ase_cg.errors import InputError
+from ase_cg.keys import COINCIDENT
 
 ALL_PAIRS_LIMIT = 300  # beads; above it a list is shorter than all pairs
 
@@ -47,12 +52,32 @@ class NeighborList:
 def half_neighbor_list(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Tensor, Tensor]:
-    """Return all pairs of (images of) beads closer than `cutoff`, each once: edges (2, e) and cell images (e, 3)."""
+    """Return all pairs of (images of) beads closer than `cutoff`, each once: edges (2, e) and cell images (e, 3).
+
+    Raises
+    ------
+    InputError
+        If the cutoff is not finite.
+    """
     from ase.neighborlist import primitive_neighbor_list
 
+    if not math.isfinite(cutoff):
+        raise InputError(
+            "a term of the model has no cutoff, so that in a periodic cell a bead would meet all images of all others; "
+            "give it one (its `cutoff`; `ase-cg import-torchmdnet --repulsion-cutoff 12` for an imported model), or "
+            "make the beads not periodic (atoms.pbc = False)"
+        )
     first, second, image = primitive_neighbor_list("ijS", pbc, cell, positions, cutoff, self_interaction=False)
     # ASE gives each pair in both directions; a bead and its own image are told apart by the image's sign.
     leading = np.sign(image @ np.array([9e12, 3e6, 1.0]))
     once = (first < second) | ((first == second) & (leading > 0))
     edges = torch.from_numpy(np.stack([first[once], second[once]]).astype(np.int64))
     return edges, torch.from_numpy(image[once].astype(float))
+
+
+def coincident_pair(positions: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Return two beads that are nearer to each other than 0.01 Å, or None; positions (N, 3) in Å, not periodic."""
+    from scipy.spatial import cKDTree
+
+    found = cKDTree(positions).query_pairs(COINCIDENT)
+    return min(found) if found else None

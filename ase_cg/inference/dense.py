@@ -10,7 +10,7 @@ from ase_cg.data.graph import BeadGraph
 from ase_cg.inference.convolution import Convolution
 from ase_cg.inference.dense_mace import DenseMACE
 from ase_cg.inference.dense_painn import DensePaiNN
-from ase_cg.inference.dense_priors import DenseRepulsion, GraphTerm
+from ase_cg.inference.dense_priors import DenseRepulsion, DenseShortRepulsion, GraphTerm
 from ase_cg.inference.dense_schnet import DenseSchNet
 from ase_cg.inference.pairs import FAR, find_pairs
 from ase_cg.inference.tabulate import realized
@@ -20,6 +20,7 @@ from ase_cg.models.backbones.schnet import SchNet
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.model import CGModel
 from ase_cg.models.priors.repulsion import Repulsion
+from ase_cg.models.priors.short_repulsion import ShortRepulsion
 
 
 class DenseModel(nn.Module):
@@ -98,6 +99,8 @@ class DenseModel(nn.Module):
 
 def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int, *, fold: bool) -> nn.Module | None:
     """Return the dense form of a term on one molecule, or None if it has none."""
+    if isinstance(term, ShortRepulsion):
+        return DenseShortRepulsion(term, graph)
     if isinstance(term, Repulsion):
         return DenseRepulsion(term, graph)
     if isinstance(term, SchNet):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ase_cg.beads.atoms import bead_types
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, topology_graph
 from ase_cg.errors import InputError, hint
@@ -155,8 +156,17 @@ class CGModel(nn.Module):
         InputError
             If a bead is not in the vocabulary.
         """
+        self.check_beads(topology.names)
         like = next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
         return topology_graph(topology, self.vocabulary, copies).to(like.device, like.dtype)
+
+    def check_beads(self, names: Sequence[str]) -> None:
+        """Raise :class:`InputError` if the model does not know a bead; it says why, if the bead was left out."""
+        left_out: dict[str, str] = self.card.provenance.get("beads_left_out", {})
+        for name in names:
+            if name in left_out and name not in self.vocabulary:
+                raise InputError(f"the model knows no bead {name!r}: {left_out[name]}")
+        bead_types(names, self.vocabulary)
 
     def only_topology(self) -> BeadTopology:
         """Return the molecule of a model trained on one.

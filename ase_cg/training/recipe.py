@@ -11,6 +11,7 @@ from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
+from ase_cg.seeds import Seed
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
 from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.training_settings import TrainingSection
@@ -119,7 +120,7 @@ class SimulationSection(Section):
     checkpoint_interval: Time | None = None
     start: Path | None = None
     minimize: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     compile: bool = False

@@ -142,7 +142,12 @@ class Repulsion(PriorTerm):
         return self._last[2], self._last[3]
 
     def _feels(self, graph: BeadGraph) -> Tensor:
-        """Return which edges are pairs that are not excluded, shape (e,)."""
+        """Return which edges are pairs that are not excluded, shape (e,).
+
+        In a cell a pair is excluded only through the images along its bonds, and not through others.
+        """
+        if graph.cell is not None and graph.edge_images is not None:
+            return ~bonded_edges(graph, self.exclude)
         excluded = self._excluded(graph)
         if not len(excluded):
             return torch.ones_like(graph.edges[0], dtype=torch.bool)
@@ -198,7 +203,9 @@ class ExcludedVolume(Repulsion):
         return cls(torch.full((n_types, n_types), sigma), options.exponent, options.cutoff)
 
     def _feels(self, graph: BeadGraph) -> Tensor:
-        """Return which edges join two chains, shape (e,)."""
+        """Return which edges join two chains, shape (e,); an image of a chain is another one."""
+        if graph.cell is not None and graph.edge_images is not None:
+            return edges_between_chains(graph)
         if self._last_excluded is None or self._last_excluded[0] is not graph.bonds:
             self._last_excluded = (graph.bonds, chains_of(graph.bonds, len(graph.positions)))
         chain = self._last_excluded[1]
@@ -218,6 +225,81 @@ def excluded_keys(bonds: Tensor, n: int, within: int) -> Tensor:
     upper = rows < columns
     keys = np.sort(rows[upper].astype(np.int64) * n + columns[upper])
     return torch.from_numpy(keys).to(bonds.device)
+
+
+def bonded_edges(graph: BeadGraph, within: int) -> Tensor:
+    """Return which edges of a periodic graph join beads that at most `within` bonds separate, shape (e,).
+
+    The image counts: the edge has to lead to where the bonds lead.
+    """
+    edges, images = graph.edges.cpu().numpy(), _whole_images(graph)
+    if within == 0 or not graph.bonds.shape[1]:
+        return torch.zeros_like(graph.edges[0], dtype=torch.bool)
+    bonds = graph.bonds.cpu().numpy()
+    steps = graph.bonded_images(*graph.bonds).cpu().numpy().round().astype(np.int64)
+    # Each bond in both directions, sorted by its first bead: first, second, image.
+    directed = np.concatenate([np.column_stack([*bonds, steps]), np.column_stack([*bonds[::-1], -steps])])
+    directed = directed[np.argsort(directed[:, 0], kind="stable")]
+    begin = np.searchsorted(directed[:, 0], np.arange(len(graph.positions) + 1))
+    walks, found = directed, [directed]
+    for _ in range(within - 1):
+        count = np.diff(begin)[walks[:, 1]]
+        nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        following = directed[np.repeat(begin[walks[:, 1]], count) + nth]
+        walks = np.repeat(walks, count, axis=0)
+        walks = np.unique(np.column_stack([walks[:, 0], following[:, 1], walks[:, 2:] + following[:, 2:]]), axis=0)
+        found.append(walks)
+    reached = np.concatenate(found)
+    reach = int(max(np.abs(reached[:, 2:]).max(initial=0), np.abs(images).max(initial=0)))
+    n = len(graph.positions)
+    keys = _image_keys(edges[0], edges[1], images, n, reach)
+    excluded = _image_keys(reached[:, 0], reached[:, 1], reached[:, 2:], n, reach)
+    return torch.from_numpy(np.isin(keys, excluded)).to(graph.edges.device)
+
+
+def edges_between_chains(graph: BeadGraph) -> Tensor:
+    """Return which edges of a periodic graph join two chains, or two images of one, shape (e,).
+
+    A chain that is bonded to its own image is one chain in all of them.
+    """
+    from scipy.sparse.csgraph import breadth_first_order
+
+    n = len(graph.positions)
+    i, j = graph.edges.cpu().numpy()
+    chain = chains_of(graph.bonds, n).cpu().numpy()
+    if not graph.bonds.shape[1]:
+        return torch.from_numpy((i != j) | _whole_images(graph).any(1)).to(graph.edges.device)
+    bonds = graph.bonds.cpu().numpy()
+    steps = graph.bonded_images(*graph.bonds).cpu().numpy().round().astype(np.int64)
+    step_of = {(a, b): s for a, b, s in zip(*bonds.tolist(), steps, strict=True)}
+    step_of |= {(b, a): -s for (a, b), s in step_of.items()}
+    place = np.zeros((n, 3), dtype=np.int64)  # the image in which each bead is, where its chain is whole
+    adjacency = _adjacency(graph.bonds, n)
+    for start in np.unique(chain, return_index=True)[1]:
+        order, before = breadth_first_order(adjacency, int(start), directed=False)
+        for bead in order[1:].tolist():
+            place[bead] = place[before[bead]] + step_of[int(before[bead]), bead]
+    endless = np.zeros(chain.max() + 1, dtype=bool)
+    endless[chain[bonds[0]][(place[bonds[1]] - place[bonds[0]] != steps).any(1)]] = True
+    same = (chain[i] == chain[j]) & (endless[chain[i]] | (_whole_images(graph) == place[j] - place[i]).all(1))
+    return torch.from_numpy(~same).to(graph.edges.device)
+
+
+def _whole_images(graph: BeadGraph) -> NDArray[np.int64]:
+    assert graph.edge_images is not None  # noqa: S101 - of periodic graphs
+    return np.asarray(graph.edge_images.detach().cpu().numpy().round().astype(np.int64))
+
+
+def _image_keys(
+    i: NDArray[np.int64], j: NDArray[np.int64], images: NDArray[np.int64], n: int, reach: int
+) -> NDArray[np.int64]:
+    """Return one number for each pair of beads of n and image of at most `reach`, the same for both directions."""
+    leading = np.sign(images @ np.array([9_000_000_000_000, 3_000_000, 1]))
+    back = (i > j) | ((i == j) & (leading < 0))
+    low, high = np.where(back, j, i), np.where(back, i, j)
+    width = 2 * reach + 1
+    shifted = np.where(back[:, None], -images, images) + reach
+    return np.asarray((low * n + high) * width**3 + shifted @ np.array([width**2, width, 1]))
 
 
 def chains_of(bonds: Tensor, n: int) -> Tensor:
