@@ -52,7 +52,8 @@ class CGCalculator(Calculator):
     compile : bool
         Use the compiled form of the model (:meth:`ase_cg.models.model.CGModel.compile`), several to many times faster;
         made at the first evaluation, which takes a minute, and then kept on disk. Its forces agree with the model's to
-        1e-5. Periodic systems, ``energies`` and ``stress`` are evaluated without it.
+        1e-5; where beads are closer than was checked, the model itself is evaluated. Periodic systems, ``energies`` and
+        ``stress`` are evaluated without it.
 
     Raises
     ------

@@ -119,9 +119,9 @@ def _describe_trajectory(path: Path) -> dict[str, Any]:
 
 
 def _describe_simulation(folder: Path) -> dict[str, Any]:
-    from ase_cg.dynamics.trajectory import is_growing, replica_paths
+    from ase_cg.dynamics.trajectory import is_growing, read_simulation_record, replica_paths
 
-    record = read_record(folder / "simulation.json")
+    record = read_simulation_record(folder)
     replicas = replica_paths(folder)
     frames = max((_describe_trajectory(path)["frames"] for path in replicas), default=0)
     expected = len(record.get("trajectories", range(record["replicas"])))

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers.frames import chunk_frames
-from ase_cg.dynamics.trajectory import SAME_TEMPERATURE, is_growing, replica_paths
+from ase_cg.dynamics.trajectory import SAME_TEMPERATURE, is_growing, read_simulation_record, replica_paths
 from ase_cg.errors import InputError
-from ase_cg.files import read_record
 from ase_cg.mdtraj_hdf5 import TrajectoryFile
 
 Floats = NDArray[np.float32]
@@ -205,7 +204,7 @@ def _open_dataset(path: Path, name: str) -> FrameSource:
 def _open_simulation(folder: Path, name: str) -> FrameSource:
     if not (folder / "simulation.json").is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
-    record = read_record(folder / "simulation.json")
+    record = read_simulation_record(folder)
     stopped = _stopped(record)
     paths = replica_paths(folder)
     expected = [entry["file"] for entry in record.get("trajectories", ())] or [

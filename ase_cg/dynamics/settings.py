@@ -104,7 +104,7 @@ class SimulationSettings:
         defaults: dict[str, Any] = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         for key, value in asdict(self).items():
             other = found.get(key, defaults.get(key))
-            same_interval = found["report_interval"] == self.report_interval
+            same_interval = found.get("report_interval") == self.report_interval
             if key == "duration" and same_interval and frames_of(found) <= self.n_frames:
                 continue
             if other != value:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.importers.frames import chunk_frames
 from ase_cg.data.trajectory_writer import Hdf5TrajectoryWriter
-from ase_cg.errors import InputError, hint
-from ase_cg.files import read_record, written_whole
+from ase_cg.errors import InputError, hint, reason
+from ase_cg.files import plain_name, read_record, written_whole
 from ase_cg.mdtraj_hdf5 import SCALARS, TrajectoryFile
 from ase_cg.units import FEMTOSECOND
 
@@ -22,6 +22,7 @@ PICOSECOND = 1e3 * FEMTOSECOND
 ANGSTROM_PER_NM = 10.0
 EV_PER_KJ_PER_MOL = ase_units.kJ / ase_units.mol
 SAME_TEMPERATURE = 1.0  # K
+MOST_REPLICAS = 10**6  # of which a record can be true
 
 
 class Energies(NamedTuple):
@@ -107,10 +108,46 @@ def write_trajectory(path: Path, frames: NDArray[Any], times: NDArray[np.float64
             writer.abandon()
 
 
+def read_simulation_record(folder: Path) -> dict[str, Any]:
+    """Read ``simulation.json`` of a folder, which somebody else may have made.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or names files that are not in the folder.
+    """
+    path = folder / "simulation.json"
+    record = read_record(path)
+    summary = record.get("summary", {})
+    try:
+        for entry in record.get("trajectories", []):
+            _check_entry(entry, path)
+        for entry in [*summary.get("stopped", []), *record.get("failures", [])]:
+            int(entry["replica"])
+            plain_name(entry.get("file", "replica_000.h5"), path)
+        count = record["replicas"]
+        if not isinstance(count, int) or not 1 <= count <= MOST_REPLICAS:
+            raise InputError(f"{path} is damaged: it counts {count!r} replicas; discard the folder with --overwrite")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged ({reason(error)}); delete its folder") from error
+    return record
+
+
+def _check_entry(entry: Mapping[str, Any], path: Path) -> None:
+    """Raise where what is said of a trajectory cannot be: files are removed and replaced by these names."""
+    if not plain_name(entry["file"], path).endswith(".h5"):
+        raise InputError(f"{path} names a trajectory {entry['file']!r}, which is no .h5 file; delete its folder")
+    plain_name(entry["start"], path)
+    plain_name(entry["molecule"], path)
+    float(entry["temperature"])
+
+
 def replica_paths(folder: Path) -> list[Path]:
     """Return the finished trajectories of a simulation folder, in order."""
     record = folder / "simulation.json"
-    entries = read_record(record).get("trajectories") if record.is_file() else None
+    entries = read_simulation_record(folder).get("trajectories") if record.is_file() else None
     if entries is None:
         return sorted(folder.glob("replica_*.h5"))
     return [folder / entry["file"] for entry in entries if (folder / entry["file"]).is_file()]
@@ -149,7 +186,7 @@ def read_simulation(
     record = folder / "simulation.json"
     if not record.is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
-    settings = read_record(record)
+    settings = read_simulation_record(folder)
     paths = replica_paths(folder)
     if is_growing(settings) or len(paths) != len(settings.get("trajectories", range(settings["replicas"]))):
         raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")

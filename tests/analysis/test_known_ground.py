@@ -48,14 +48,12 @@ def sample(seed, count=12, length=120):
     return found
 
 
-def write(path, trajectories, topology=None):
-    with (
-        create_dataset(path) as dataset,
-        dataset.molecule("m", topology or chain(), temperature=300.0, resolution="calpha") as molecule,
-    ):
-        for x in trajectories:
+def write(path, trajectories, topology=None, weights=None):
+    options = {"temperature": 300.0, "resolution": "calpha", "weighted": weights is not None}
+    with create_dataset(path) as dataset, dataset.molecule("m", topology or chain(), **options) as molecule:
+        for number, x in enumerate(trajectories):
             molecule.next_trajectory()
-            molecule.append(x)
+            molecule.append(x, weights=None if weights is None else weights[number])
     return path
 
 
@@ -121,6 +119,35 @@ def test_a_surface_of_distances_says_that_it_cannot_see_mirror_images(paths):
     assert any("the surface of the table (tica) is one of distances" in note for note in found.notes)
     assert not any("looks like" in note for note in found.notes)
     assert analyze(paths["same"], paths["reference"], surface="pca", **OPTIONS | {"lag": 0}).main == "pca"
+
+
+def test_the_command_chooses_the_surface(paths, folder):
+    from typer.testing import CliRunner
+
+    from ase_cg.cli.main import app
+
+    common = ["analyze", str(paths["same"]), "-r", str(paths["reference"]), "-o", str(folder / "cli"), "--surface"]
+    found = CliRunner().invoke(app, [*common, SURFACE])
+    assert found.exit_code != 0
+    assert f"the surface {SURFACE} needs a native structure (--native)" in str(found.exception) + found.output
+    assert not (folder / "cli").exists()
+
+
+def test_weights_that_contradict_the_markov_model_are_said(paths, folder):
+    """Weights that make the rarer state, the strand, the more probable one are not those of this dynamics."""
+    trajectories = sample(0)
+    end_to_end = [np.linalg.norm(x[:, -1] - x[:, 0], axis=-1) for x in trajectories]
+    weights = [np.where(length > 15, 12.0, 1.0) for length in end_to_end]
+    wrong = write(folder / "wrong.h5", trajectories, weights=weights)
+    found = analyze(paths["same"], wrong, **OPTIONS)
+    said = [note for note in found.notes if note.startswith("reference: by the weights of its frames macrostate")]
+    assert len(said) == 1
+    assert "do not trust the kinetics" in said[0]
+    kinetics = found.kinetics["reference"]
+    assert kinetics.populations[0] == pytest.approx(0.75, abs=0.08)
+    assert kinetics.counted[0] < 0.35
+    right = write(folder / "right.h5", trajectories, weights=[np.full(len(x), 0.3) for x in trajectories])
+    assert not any("by the weights" in note for note in analyze(paths["same"], right, **OPTIONS).notes)
 
 
 @pytest.mark.parametrize(

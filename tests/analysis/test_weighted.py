@@ -271,6 +271,27 @@ def test_lagged_pairs_lie_within_trajectories_and_not_across_frames_without_weig
     assert a.mean == pytest.approx(b.mean, rel=1e-12)
 
 
+def test_pairs_count_by_the_weight_of_their_first_frame(folder):
+    """The mean is ½ Σ w(t) (x(t) + x(t + lag)) / Σ w(t), and the coordinates solve C(lag) v = λ C(0) v, by hand."""
+    rng = np.random.default_rng(7)
+    trajectories, weights = sample(3, 3), [rng.random(FRAMES) ** 3 for _ in range(3)]
+    source = open_source(write(folder / "hand.h5", trajectories, weights), "r")
+    features, lag = FeatureSet.of(TOPOLOGY), 3
+    slow = fit_tica(source, features, lag, weights=weights)
+    x, y = (
+        np.concatenate([features(frames)[part] for frames in trajectories]) for part in (slice(-lag), slice(lag, None))
+    )
+    w = np.concatenate([own[:-lag] for own in weights])
+    w /= w.sum()
+    mean = 0.5 * w @ (x + y)
+    assert slow.mean == pytest.approx(mean, rel=1e-6)
+    x, y = (x - mean) @ slow.matrix, (y - mean) @ slow.matrix
+    within, lagged = 0.5 * ((x.T * w) @ x + (y.T * w) @ y), 0.5 * ((x.T * w) @ y + (y.T * w) @ x)
+    eigenvalues = np.exp(-lag / slow.timescales)
+    assert within == pytest.approx(np.diag(np.diag(within)), abs=1e-5 * within.max())
+    assert np.abs(np.diag(lagged) / np.diag(within))[:2] == pytest.approx(eigenvalues[:2], rel=1e-4)
+
+
 class Recorder:
     """Stands for the minimizer: keeps the frames it is given."""
 

@@ -322,3 +322,25 @@ def test_one_of_several_listed_quadruples_that_is_nowhere_is_told():
     spec = {"name": "impropers", "quadruples": [["N", "CB", "C", "CA"], ["CA", "O", "+N", "CC"]]}
     with pytest.raises(InputError, match=r"no bonded beads are .*'CC'"):
         PriorSet.fit_positions(shaken(), PEPTIDE, [spec], vocabulary=VOCABULARY, kT=KT)
+
+
+def test_the_published_dipeptide_has_one_hand(shared, ala2):
+    """All of its frames cost a few kT at most, all mirror images far more; a run with priors alone keeps the hand."""
+    from ase import units
+
+    from ase_cg import ReplicaSimulation
+
+    x = np.load(shared / "ala2_cg_forces" / "ala2_cacb_coordinates.npy").astype(float)[::10]
+    vocabulary = tuple(sorted(set(ala2.names)))
+    priors = PriorSet.fit_positions(
+        x, ala2, ["bonds", "angles", "impropers", "exponential_repulsion"], vocabulary=vocabulary, kT=KT
+    )
+    term = priors.terms["impropers"]
+    energies, mirrored = (term(graph_of(y, ala2, vocabulary)).double().numpy() for y in (x, x * [1, 1, -1]))
+    assert energies.mean() == pytest.approx(0.5 * KT, rel=0.02)
+    assert mirrored.min() > energies.max() + 20 * KT
+    model = CGModel(vocabulary, priors, ModelCard(temperature=300.0, resolution=ala2.names, topologies=(ala2,)))
+    run = ReplicaSimulation(model, x[::50], time_step=2 * units.fs, friction=1 / (100 * units.fs), seed=1)
+    run.step(500)
+    later = term(graph_of(run.positions, ala2, vocabulary)).double().numpy()
+    assert 0.2 * KT < later.mean() < 1.2 * KT
