@@ -18,7 +18,7 @@ COORDINATES = ArrayKey("coordinates", "(F, N, 3)", "Å")
 FORCES = ArrayKey("forces", "(F, N, 3)", "eV/Å")
 WEIGHTS = ArrayKey("weights", "(F,)", "1")
 WEIGHTS_RECORD = "weights_record"  # attribute: how weights were made, as JSON
-FRAMES_FINGERPRINT = "frames_fingerprint"  # in it: of the frames to which they belong
+FRAMES_SHA256 = "frames_sha256"  # in it: of the frames to which they belong
 TRAJECTORY_LENGTHS = ArrayKey("trajectory_lengths", "(T,)", "frames")
 
 MAPPED_ATOMS = ArrayKey("mapped_atoms", "(n,)", "index in the source trajectories")

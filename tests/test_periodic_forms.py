@@ -123,6 +123,9 @@ def test_a_cutoff_given_afterwards_ends_smoothly_and_serves_in_a_cell(tmp_path):
     for wrong in (0.0, -1.0, np.inf, np.nan):
         with pytest.raises(InputError, match="a cutoff is a positive number"):
             endless.with_cutoff(wrong)
+    for wrong in (0.0, -12.0, np.nan):
+        with pytest.raises(InputError, match="the cutoff of the prior 'repulsion' must be a positive number"):
+            repulsion(cutoff=wrong)
     sharpened = CGModel(
         ("A",), PriorSet([repulsion(cutoff=None)]), endless.card, training_priors=PriorSet([repulsion(cutoff=None)])
     )

@@ -49,6 +49,8 @@ class Repulsion(PriorTerm):
         self.n_types = len(sigma)
         self.exponent, self.exclude = exponent, exclude
         self.cutoff = math.inf if cutoff is None else float(cutoff)
+        if not self.cutoff > 0:
+            raise InputError(f"the cutoff of the prior {self.name!r} must be a positive number of Å, not {cutoff}")
         self._last: tuple[tuple[Tensor | None, ...], Tensor, Tensor] | None = None
         self._last_excluded: tuple[Tensor, Tensor] | None = None
 
