@@ -12,7 +12,8 @@ from ase_cg.analysis.ensembles import Ensemble
 from ase_cg.analysis.figure_data import figure_data
 from ase_cg.analysis.peptide_planes import rebuild_backbone
 from ase_cg.analysis.slow_coordinates import FeatureSet, fit_pca, fit_tica
-from ase_cg.analysis.sources import open_source
+from ase_cg.analysis.sources import Piece, open_source
+from ase_cg.analysis.surfaces import Plane
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
 
@@ -252,6 +253,26 @@ def test_a_dataset_of_nothing_but_zeros_is_refused(folder, simulation):
         file["molecules/m/weights"][:] = 0
     with pytest.raises(InputError, match=r"nothing\.h5 has no frame with a weight above 0"):
         analyze(simulation, path, **OPTIONS)
+
+
+def test_what_is_left_are_the_frames_from_the_first_to_the_last_with_a_weight(folder):
+    weights = [np.ones(9), np.zeros(9), np.array([0, 0, 1, 0, 2, 0, 0, 0, 0.0]), np.array([3.0] + 8 * [0.0])]
+    path = write(folder / "pieces_left.h5", [x[:9] for x in sample(0, 4)], weights)
+    source = open_source(path, "r").weighing()
+    assert source.pieces == (Piece(0, 0, 9), Piece(2, 2, 5), Piece(3, 0, 1))
+    assert [w.tolist() for w in source.weights()] == [[1.0] * 9, [1.0, 0.0, 2.0], [3.0]]
+
+
+def test_no_weight_lies_outside_a_grid_that_holds_all_points():
+    """Not even the rounding error of the sum: a PMF error would count it as a bin that was visited."""
+    rng = np.random.default_rng(0)
+    points = rng.random((1000, 2))
+    plane = Plane.around("pca", ("x", "y"), points, 10)
+    for _ in range(20):
+        weights = rng.random(1000) / 3
+        assert plane.count(points, weights)[-1] == 0.0
+    assert plane.count(points + 10.0, weights)[-1] == pytest.approx(weights.sum())
+    assert plane.count(np.concatenate([points, [[-9.0, 0.5]]]))[-1] == 1.0
 
 
 def test_lagged_pairs_lie_within_trajectories_and_not_across_frames_without_weight(folder):
