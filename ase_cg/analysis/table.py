@@ -33,6 +33,7 @@ MORE_COLUMNS = {
     "native_contacts_wasserstein": ("native contacts", "{:.3f}"),
     "ramachandran_jensen_shannon_nats": ("(φ, ψ) Jensen–Shannon / nats", "{:.4f}"),
     "tica_jensen_shannon_nats": ("TICA Jensen–Shannon / nats", "{:.4f}"),
+    "rmsd_radius_of_gyration_jensen_shannon_nats": ("RMSD and radius of gyration Jensen–Shannon / nats", "{:.4f}"),
     "pca_jensen_shannon_nats": ("PCA Jensen–Shannon / nats", "{:.4f}"),
     "radius_of_gyration_jensen_shannon_nats": ("radius of gyration, Jensen–Shannon / nats", "{:.4f}"),
     "rmsd_jensen_shannon_nats": ("RMSD, Jensen–Shannon / nats", "{:.4f}"),

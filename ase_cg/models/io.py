@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, written_whole
+from ase_cg.files import existing_file, save_tensors
 from ase_cg.keys import MODEL_FORMAT, MODEL_VERSION
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
@@ -36,8 +37,6 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
     InputError
         If the name does not end so, or the file exists and `overwrite` is false.
     """
-    from safetensors.torch import save_file
-
     _check_suffix(Path(path))
     if model.backbone is not None and model.backbone_name is None:
         raise InputError(
@@ -58,8 +57,7 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"{FRAMES}{i}": frames.cpu().float().contiguous() for i, frames in enumerate(model.frames)}
-    with written_whole(path, overwrite=overwrite) as partial:
-        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata)})
+    save_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata)}, overwrite=overwrite)
 
 
 def load_model(path: str | os.PathLike[str]) -> CGModel:
@@ -91,11 +89,26 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
     if version != MODEL_VERSION:
         raise InputError(f"{found} is an ase-cg model of version {version}, this program reads version {MODEL_VERSION}")
     try:
-        return _build(data, tensors)
+        model = _build(data, tensors)
     except InputError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
+    _warn_of_unknown_numbering(model, found)
+    return model
+
+
+def _warn_of_unknown_numbering(model: CGModel, path: Path) -> None:
+    """Warn of a network that was imported before the residue numbers of published ones were told apart."""
+    provenance = model.card.provenance
+    four = {"ARG", "LYS", "LEU", "ILE"} & set(model.vocabulary)
+    if model.backbone is not None and "imported_from" in provenance and "numbering" not in provenance and four:
+        warnings.warn(
+            f"{path} was imported with the numbers 18 to 21 for ARG, LYS, LEU and ILE, which are right for torchmd-exp "
+            "but not for the multi-protein network; unless it is the former, import it again with --numbering",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:

@@ -145,7 +145,7 @@ def test_frame_weights_of_the_reference_undo_its_bias(folder, simulation):
     for figure in figures:
         assert weighted.rows["model"][figure]["value"] < 0.2 * plain.rows["model"][figure]["value"]
     assert weighted.reference.convergence.effective_samples < 0.8 * plain.reference.convergence.effective_samples
-    assert any("its frames are weighted" in note for note in weighted.notes)
+    assert any("as good as independent" in note for note in weighted.notes)
 
 
 def test_markov_weights_undo_starts_that_are_out_of_equilibrium(folder, simulation):
