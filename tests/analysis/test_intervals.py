@@ -51,8 +51,8 @@ def test_intervals_of_a_distance_of_means_hold_it_with_unequal_blocks_and_weight
     """One slow mode: trajectories differ in their means, in length and in weight; the figure may come out as 0."""
     rng, x = np.random.default_rng(3), np.arange(5.0)
 
-    def blocks(mean):
-        centres = rng.normal(mean, 0.5, 14)
+    def blocks(mean, spread=0.5):
+        centres = rng.normal(mean, spread, 14)
         p = np.exp(-0.5 * (x - centres[:, None]) ** 2 / 0.3)
         lengths = rng.integers(20, 200, 14)
         return np.array([rng.multinomial(n, row / row.sum()) for n, row in zip(lengths, p, strict=True)], dtype=float)
@@ -71,6 +71,14 @@ def test_intervals_of_a_distance_of_means_hold_it_with_unequal_blocks_and_weight
             widths.append(high - low)
         assert 0.88 <= np.mean(inside) <= 0.995
         assert np.mean(widths) < 1.2  # four standard errors of the difference of the means are 0.8
+    for spreads in ((0.02, 0.5), (0.5, 0.02)):  # noise of either side alone counts in full
+        inside = []
+        for _ in range(200):
+            one, other = blocks(2.0, spreads[0]), blocks(2.0, spreads[1])
+            found = estimate(lambda p, q: (1 + (p - q) @ x)[..., None] ** 2, one, other)
+            low, high = found.interval()
+            inside.append(low[0] <= 1 <= high[0])
+        assert 0.88 <= np.mean(inside) <= 0.995
 
 
 def test_the_correction_is_the_known_bias_of_few_bins():
