@@ -344,3 +344,23 @@ def test_the_published_dipeptide_has_one_hand(shared, ala2):
     run.step(500)
     later = term(graph_of(run.positions, ala2, vocabulary)).double().numpy()
     assert 0.2 * KT < later.mean() < 1.2 * KT
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_sequence_and_its_reverse_are_two(name):
+    """A centre B among A, B, A is not a centre A among B, A, B."""
+    x = np.array([[[1.0, 0, 0.3], [-0.5, 0.9, 0.2], [-0.4, -0.8, 0.4], [0, 0, 0]]])
+    shared_by = {}
+    for names in (("A", "B", "A", "B"), ("B", "A", "B", "A")):
+        star = BeadTopology(names, names, (1,) * 4, (0,) * 4, (1.0,) * 4, ((0, 3), (1, 3), (2, 3)))
+        term = KINDS[name](
+            torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0]]),
+            torch.tensor([1.0, 3.0]).double(),
+            torch.tensor([0.1, 0.1]).double(),
+            ("A", "B"),
+            [("A", "B", "A", "B"), ("B", "A", "B", "A")],
+        )
+        shared_by[names] = float(term(graph_of(x, star, ("A", "B"))))
+    first, second = shared_by.values()
+    assert first > 1e-3
+    assert second == pytest.approx(3 * first, rel=1e-9)
