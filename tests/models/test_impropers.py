@@ -233,6 +233,10 @@ def test_files_keep_them_and_other_orders_of_the_vocabulary_are_read(name, optio
     priors = PriorSet([term], VOCABULARY)
     priors.to_yaml(tmp_path / "p.yaml", VOCABULARY)
     assert "vocabulary" not in (tmp_path / "p.yaml").read_text()
+    import yaml
+
+    row = yaml.safe_load((tmp_path / "p.yaml").read_text())["priors"][name]["parameters"][0]
+    assert row["equilibrium"] == pytest.approx(np.degrees(float(term.equilibrium[0])), rel=1e-6)
     turned = VOCABULARY[::-1]
     again = PriorSet.from_yaml(tmp_path / "p.yaml", turned)
     assert again(graph_of(x, vocabulary=turned)).numpy() == pytest.approx(expected, rel=1e-6)
@@ -311,7 +315,7 @@ def test_bad_lists_and_molecules_without_centres_are_told(tmp_path):
     # Rigid at ±π: rounding jumps between the two.
     plane = rigid * [1, 1, 0] + 1e-9 * np.random.default_rng(0).standard_normal(rigid.shape)
     with pytest.raises(InputError, match="do not fluctuate"):
-        fit({"name": "impropers", "quadruples": [["CA", "O", "+N", "C"]]}, x=plane)
+        fit({"name": "impropers", "quadruples": [["CA", "C", "+N", "+CA"]]}, x=plane)
     lacking = {"types": torch.zeros(0, 4, dtype=torch.long), "stiffness": torch.zeros(0), "equilibrium": torch.zeros(0)}
     with pytest.raises(InputError, match="names 2 beads of 3 types"):
         Impropers.from_tensors(lacking, {"vocabulary": ["A", "B"]}, 3)
