@@ -1,13 +1,11 @@
 """Frame weights count in every number of an analysis: as copies of trajectories, as deleted frames, as no weights."""
 
-import sys
-
 import h5py
 import numpy as np
 import pytest
 
 from ase_cg import InputError
-from ase_cg.analysis import analyze, compare
+from ase_cg.analysis import analyze
 from ase_cg.analysis.backmap_energy import backmap_test
 from ase_cg.analysis.bead_frames import spread_frames
 from ase_cg.analysis.ensembles import Ensemble
@@ -106,13 +104,7 @@ def same(one, other):
 
 def whole_record(found):
     """Everything that an analysis gives as numbers: the record, and what is drawn."""
-    return found.to_dict() | {"figures": figure_data(found)}
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Intervals are as good from 20 samples here, and ten times as fast."""
-    monkeypatch.setattr(sys.modules[compare.compared.__module__], "RESAMPLES", 20)
+    return found.to_dict() | {"figures": figure_data(found), "single_features": found.features}
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +136,10 @@ OF_SAMPLING = {
     "convergence": "copies are no independent frames",
     "sources": "names of files",
     "notes": "numbers of frames and bins in words",
+    "value": "corrected for the number of independent frames, which copies are not",
+    "plug_in_at_floor": "with that number",
+    "interval": "of that number",
+    "doubt": "about that number",
     "kinetics": "transitions count once, whatever the weights, and clusters are fitted to other frames; tested apart",
     "over_time": "the first trajectories, as they are",
 }
@@ -151,8 +147,10 @@ OF_SAMPLING = {
 
 def of_sampling(place):
     """Whether a place of the record is about the sampling and not about the distribution."""
-    interval = "interval" in place  # resamples trajectories, of which there are more with copies
-    return interval or "floor" in place or bool({place[0], *place[1:2]} & set(OF_SAMPLING))
+    # What is distinguished in a PMF error depends on that number too: the surfaces themselves are compared.
+    pmf_error = place[0] == "rows" and "pmf_error" in str(place[2])
+    floor = "floor" in place  # halves of the trajectories, of which there are more with copies
+    return pmf_error or floor or bool({place[0], *place[1:2], *place[3:]} & set(OF_SAMPLING))
 
 
 def test_weights_are_copies_in_every_number(folder, native, simulation):
@@ -176,14 +174,14 @@ def test_weights_are_copies_in_every_number(folder, native, simulation):
         named = {place[0] for place in changed}
         assert named >= {
             "rows",
-            "features",
+            "single_features",
             "inverted_residues",
             "averages",
             "radius_of_gyration_relaxation",
             "figures",
         }
         figures = [name for name, x in records["weights"][role]["rows"]["model"].items() if x["value"] is not None]
-        assert {("rows", "model", name) for name in figures} <= changed
+        assert {("rows", "model", name) for name in figures if "pmf_error" not in name} <= changed
         who = "reference" if role == 0 else "model"
         assert {("averages", who, name) for name in records["plain"][role]["averages"][who]} <= changed
     assert records["weights"][0]["main_surface"] == "tica"
