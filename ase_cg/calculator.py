@@ -52,7 +52,8 @@ class CGCalculator(Calculator):
     compile : bool
         Use the compiled form of the model (:meth:`ase_cg.models.model.CGModel.compile`), several to many times faster;
         made at the first evaluation, which takes a minute, and then kept on disk. Its forces agree with the model's to
-        1e-5. Periodic systems, ``energies`` and ``stress`` are evaluated without it.
+        1e-5; where beads are closer than was checked, the model itself is evaluated. Periodic systems, ``energies`` and
+        ``stress`` are evaluated without it.
 
     Raises
     ------
@@ -268,10 +269,10 @@ class CGCalculator(Calculator):
             self._terms = None
         forces, energy = self.results["forces"], self.results["energy"]
         # Written so that what is no number fails, too.
-        if not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
+        pair = molecule.eager.coincident_pair(beads) if np.isfinite(positions).all() else None
+        if pair is None and not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
             self.results = {}
             self._fail(positions, forces, molecule.topology)
-        pair = molecule.eager.coincident_pair(beads)
         if pair is not None or not abs(energy) <= MAX_BEAD_ENERGY * len(beads):
             self.results = {}
             self._fail_energy(pair, energy, molecule.topology)

@@ -18,6 +18,8 @@ from ase_cg.models.model import CGModel
 from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.threads import threads_for
 
+AMBIGUOUS = 0.2  # Å; where the next image of a bonded bead is not farther by so much, the two are not told apart
+
 
 class EagerEvaluation:
     """Energies, forces and stress of one molecule; all but the positions is made once.
@@ -36,6 +38,7 @@ class EagerEvaluation:
         self._longest_bond = self._rest_length()
         self._cell: NDArray[np.float64] | None = None
         self._reduction: NDArray[np.float64] | None = None
+        self._shortest = math.inf
         self._coincident: tuple[int, int] | None = None
 
     def results(self, beads: Atoms, *, with_stress: bool) -> tuple[dict[str, Any], dict[str, float]]:
@@ -86,7 +89,7 @@ class EagerEvaluation:
         """Return the reduction of a cell that is not the last one, after it was checked."""
         if self._reduction is None or self._cell is None or not np.array_equal(self._cell, cell):
             check_cell(cell, pbc)
-            shortest = shortest_lattice_vector(cell)
+            self._shortest = shortest = shortest_lattice_vector(cell)
             if shortest < 2 * self._longest_bond:
                 raise InputError(
                     f"the cell repeats after {shortest:.3g} Å, but bonds are {self._longest_bond:.3g} Å long: which "
@@ -114,7 +117,22 @@ class EagerEvaluation:
                 )
         # Far from the origin single precision would be lost on the distance travelled.
         centred = absolute - absolute.mean(0)
-        return graph._replace(positions=torch.as_tensor(centred, dtype=dtype, device=device))
+        graph = graph._replace(positions=torch.as_tensor(centred, dtype=dtype, device=device))
+        if periodic and graph.bonds.shape[1]:
+            self._check_bonds(graph)
+        return graph
+
+    def _check_bonds(self, graph: BeadGraph) -> None:
+        """Check that the image that each bond leads to is well told from the next one."""
+        images, margins = graph.images_and_margins(*graph.bonds)
+        del images
+        doubtful = torch.nonzero(margins < AMBIGUOUS)
+        if len(doubtful):
+            i, j = graph.bonds[:, doubtful[0, 0]].tolist()
+            raise InputError(
+                f"beads {i} and {j} are bonded, but two images of {j} are about as far from {i}, so that the bond "
+                f"cannot be told: the cell, which repeats after {self._shortest:.3g} Å, is too small for this bond"
+            )
 
 
 def _on_one_spot(graph: BeadGraph) -> tuple[int, int] | None:

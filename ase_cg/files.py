@@ -1,14 +1,16 @@
 """Writing files so that nothing half-written is left behind and nothing is overwritten silently."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ase_cg.errors import InputError
@@ -51,13 +53,74 @@ def written_whole(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     # The suffix stays: some writers choose the format by it.
     partial = target.with_name(f".partial-{target.name}")
     with locked(target):
+        partial.unlink(missing_ok=True)  # what a killed process left; a link is not followed
         try:
             yield partial
             # Some writers make files that nobody else may read; whether others may is the user's to say, by the umask.
             partial.chmod(stat.S_IMODE(_lock_file(target).stat().st_mode))
+            sync(partial)  # before the name: after a loss of power there is the whole file or the one before
             partial.replace(target)
+            sync(target.parent)
+        except OSError as error:
+            if error.filename in {None, str(partial)} and error.errno is not None:
+                error.filename = str(target)  # the user knows the file by this name only
+            raise
         finally:
             partial.unlink(missing_ok=True)
+
+
+def save_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Any],
+    metadata: dict[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write arrays or tensors as safetensors, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    tensors : mapping of str to ndarray, or of str to Tensor
+        On the CPU.
+    metadata : dict, optional
+    overwrite : bool
+
+    Raises
+    ------
+    InputError
+        If the file exists and `overwrite` is false, or another process is writing it.
+    OSError
+        If it could not be written, as on a full disk.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+
+    if all(isinstance(one, np.ndarray) for one in tensors.values()):
+        from safetensors.numpy import save_file
+    else:
+        from safetensors.torch import save_file
+    with written_whole(path, overwrite=overwrite) as partial:
+        try:
+            save_file(dict(tensors), partial, metadata=metadata)
+        except SafetensorError as error:  # it hides the system's error in its words
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), os.fspath(path)) from error
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk and not only in memory."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    opened = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # file systems that have nothing to wait for
+            raise
+    finally:
+        os.close(opened)
 
 
 def _lock_file(target: Path) -> Path:
@@ -74,6 +137,7 @@ def locked(target: Path) -> Iterator[None]:
         If another process holds it.
     """
     lock = _lock_file(target)
+    refuse_link(lock)
     with lock.open("w", encoding="utf-8") as file:
         if sys.platform == "win32":  # two writers are not told apart there
             yield
@@ -91,6 +155,54 @@ def locked(target: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise :class:`InputError` if a file that is to be written is a link: what it leads to may be anybody's."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a link to {path.readlink()}, which is not written through; remove it")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but what a killed process of ours left in its first moments."""
+    ours = (".lock-", ".partial-")
+    return not folder.exists() or all(path.name.startswith(ours) for path in folder.iterdir())
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise :class:`InputError` if anything below a folder is a link to outside of it.
+
+    A folder of ours holds none; one that somebody else made may, and files are removed and replaced in it.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent) / name for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise InputError(f"{path} is a link to outside of {folder}; remove it, or choose another folder")
+
+
+def plain_name(name: Any, record: Path) -> str:
+    """Return a name that a record gives, if it can be that of a file in the record's own folder.
+
+    Parameters
+    ----------
+    name : object
+        As it was read.
+    record : Path
+        Where it was read, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is no text, empty, absolute, leads elsewhere, or has characters that no name of ours has.
+    """
+    bad = not isinstance(name, str) or name in {"", ".", ".."} or any(not one.isprintable() for one in name)
+    if bad or not PurePosixPath(name).name == PureWindowsPath(name).name == name:
+        raise InputError(
+            f"{record} names a file {name!r}, and only plain names of files in its own folder are accepted; the folder "
+            "is damaged or was tampered with, so choose another one"
+        )
+    return str(name)
 
 
 def refuse_input_as_output(output: Path, inputs: Iterable[Path], suffixes: tuple[str, ...]) -> None:

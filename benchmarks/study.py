@@ -111,8 +111,8 @@ class Study:
                 simulation = self._simulate(case, written, name, compiled=False)
         except SimulationError as error:
             return row | {"failed": str(error)}
-        reference = self.folder / case.system / "reference.h5"
-        options = {"bins": 30, "discard": effort.discard, "lag": 0, "native": system.native}
+        reference = system.reference(self.folder / case.system)
+        options = {"bins": 30, "discard": effort.discard, "lag": 0, "native": system.native, "surface": system.surface}
         comparison = analyze(simulation, reference, **options, quiet=True)
         return row | judged(comparison, lambda frames: system.counted(frames, reference))
 

@@ -21,6 +21,12 @@ ALA2_BONDS = ((0, 1), (1, 2), (2, 3), (2, 4), (4, 5))
 SMALL_SCHNET = {"features": 16, "n_filters": 16, "n_basis": 8, "cutoff": 8.0, "head": [16]}
 
 
+@pytest.fixture(autouse=True)
+def do_not_wait_for_the_disk(monkeypatch):
+    """Waiting for the disk guards against a loss of power, which only its own tests make; elsewhere it costs time."""
+    monkeypatch.setattr("ase_cg.files.sync", lambda path: None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The published data, where they are."""

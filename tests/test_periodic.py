@@ -87,12 +87,16 @@ def test_the_nearest_image_is_found_in_any_cell():
     partly[1] = 0
     for cell in (SKEWED, SKEWED[[1, 0, 2]], np.diag([5.0, 9.0, 13.0]), partly):
         vectors = torch.tensor(rng.normal(scale=8, size=(40, 3)))
-        stacked = torch.tensor(cell)[None].expand(40, 3, 3)
-        reduction = torch.tensor(reduction_of(cell))[None].expand(40, 3, 3)
-        images = nearest_images(vectors, stacked, reduction).numpy()
+        reduction = torch.tensor(reduction_of(cell))[None]
+        which = torch.zeros(40, dtype=torch.long)
+        images, margins = (
+            found.numpy() for found in nearest_images(vectors, torch.tensor(cell)[None], reduction, which)
+        )
         found = np.linalg.norm(vectors.numpy() + images @ cell, axis=1)
-        best = np.linalg.norm(vectors.numpy()[:, None] + many @ cell, axis=-1).min(1)
+        distinct = many[~many[:, (cell == 0).all(1)].any(1)]
+        best, second = np.partition(np.linalg.norm(vectors.numpy()[:, None] + distinct @ cell, axis=-1), 1)[:, :2].T
         assert found == pytest.approx(best)
+        assert margins == pytest.approx(second - best)
         assert np.array_equal(images, images.round())
         assert not images[:, (cell == 0).all(1)].any()
 
@@ -314,3 +318,28 @@ def test_a_replica_with_beads_on_one_spot_has_exploded():
     assert limits.exceeded(state).tolist() == [False, True, True]
     assert "beads 0 (A) and 4 (A) are on one spot" in limits.reason(state, 1)
     assert "the energy is 1e+09 eV" in limits.reason(state, 2)
+
+
+def test_an_imported_model_runs_in_a_cell_once_its_repulsion_ends(shared):
+    """Without a cutoff a cell is refused; with one the energy in a 200 Å box is that without a box."""
+    from ase_cg import read_beads
+    from ase_cg.models.torchmdnet import import_torchmdnet
+
+    folder = shared / "fast_folders"
+    files = folder / "torchmdnet_multi_protein.ckpt", folder / "prior_force_field.yaml"
+    for cutoff in (None, 14.0):
+        model = import_torchmdnet(*files, numbering="multi-protein", repulsion_cutoff=cutoff)
+        atoms = read_beads(folder / "experimental_structures" / "trpcage_2jof.pdb", model)
+        topology = folder / "topology" / "trp.psf"
+        atoms.calc = CGCalculator(model, topology=topology if topology.is_file() else None, dtype="float64")
+        free = atoms.get_potential_energy()
+        atoms.set_cell([200.0] * 3)
+        atoms.pbc = True
+        if cutoff is None:
+            exact = free
+            with pytest.raises(InputError, match="has no cutoff"):
+                atoms.get_potential_energy()
+        else:
+            assert atoms.get_potential_energy() == pytest.approx(free, abs=1e-9)
+            assert free == pytest.approx(exact, abs=0.02)
+            assert free != exact

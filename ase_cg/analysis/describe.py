@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ase_cg.errors import InputError
 from ase_cg.files import read_record
+from ase_cg.hdf5 import open_hdf5
+from ase_cg.mdtraj_hdf5 import TrajectoryFile
 from ase_cg.training.table import TABLE_NAME, network_names
 
 if TYPE_CHECKING:
@@ -102,24 +104,24 @@ def _is_trajectory(path: Path) -> bool:
 
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return "coordinates" in file
 
 
 def _describe_trajectory(path: Path) -> dict[str, Any]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        frames, atoms, _ = file["coordinates"].shape
-        times = file["time"][:] if "time" in file else []
-    span = {"first_time_ps": float(times[0]), "last_time_ps": float(times[-1])} if len(times) else {}
+    with TrajectoryFile(path) as file:
+        frames, atoms = file.n_frames, file.n_atoms
+        times = file.times()
+    span = (
+        {} if times is None or not len(times) else {"first_time_ps": float(times[0]), "last_time_ps": float(times[-1])}
+    )
     return {"kind": "trajectory", "path": str(path), "frames": frames, "particles": atoms, **span}
 
 
 def _describe_simulation(folder: Path) -> dict[str, Any]:
-    from ase_cg.dynamics.trajectory import is_growing, replica_paths
+    from ase_cg.dynamics.trajectory import is_growing, read_simulation_record, replica_paths
 
-    record = read_record(folder / "simulation.json")
+    record = read_simulation_record(folder)
     replicas = replica_paths(folder)
     frames = max((_describe_trajectory(path)["frames"] for path in replicas), default=0)
     expected = len(record.get("trajectories", range(record["replicas"])))

@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers.frames import chunk_frames
-from ase_cg.dynamics.trajectory import ANGSTROM_PER_NM, SAME_TEMPERATURE, is_growing, replica_paths
-from ase_cg.errors import InputError, reason
-from ase_cg.files import read_record
+from ase_cg.dynamics.trajectory import SAME_TEMPERATURE, is_growing, read_simulation_record, replica_paths
+from ase_cg.errors import InputError
+from ase_cg.mdtraj_hdf5 import TrajectoryFile
 
 Floats = NDArray[np.float32]
 _DATASETS = frozenset({".h5", ".hdf5"})
@@ -132,6 +131,25 @@ class FrameSource:
             ),
         )
 
+    def weighing(self) -> "FrameSource":
+        """Return the source without the frames of weight 0 at both ends of a trajectory.
+
+        Trajectories without any weight are left out. Frames of weight 0 between others stay, and weigh nothing.
+        """
+        weights = self.weights()
+        if weights is None:
+            return self
+        kept, empty = [], {}
+        for piece, own in zip(self.pieces, weights, strict=True):
+            places = np.flatnonzero(own > 0)
+            if len(places):
+                first, last = piece.start + int(places[0]), piece.start + int(places[-1]) + 1
+                kept.append(piece._replace(start=first, stop=last))
+            else:
+                kept.append(piece)
+                empty[piece.trajectory] = f"trajectory {piece.trajectory} has no frame with a weight above 0"
+        return replace(self, pieces=tuple(kept)).without(empty)
+
     def without(self, bad: dict[int, str]) -> "FrameSource":
         """Return the source without some of its trajectories, each with the sentence that says why."""
         return replace(
@@ -186,7 +204,7 @@ def _open_dataset(path: Path, name: str) -> FrameSource:
 def _open_simulation(folder: Path, name: str) -> FrameSource:
     if not (folder / "simulation.json").is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
-    record = read_record(folder / "simulation.json")
+    record = read_simulation_record(folder)
     stopped = _stopped(record)
     paths = replica_paths(folder)
     expected = [entry["file"] for entry in record.get("trajectories", ())] or [
@@ -246,19 +264,14 @@ class _Header(NamedTuple):
 
 def _open_replica(path: Path) -> _Header:
     """Return what a file of MDTraj's HDF5 holds."""
-    from mdtraj.formats import HDF5TrajectoryFile
-
     try:
-        with HDF5TrajectoryFile(str(path)) as file:
-            topology = file.topology
-        with h5py.File(path, "r") as file:
-            frames = len(file["coordinates"])
-            times = np.asarray(file["time"][:2], dtype=float) if "time" in file else np.empty(0)
-    except Exception as error:
-        # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
-        raise _damaged(path, error) from error
-    beads = _bead_names(topology)
-    return _Header(beads, frames, float(times[1] - times[0]) if len(times) == 2 else None)
+        with TrajectoryFile(path) as file:
+            beads, frames = _bead_names(file.topology), file.n_frames
+            times = file.times(slice(0, 2))
+    except InputError as error:
+        raise _damaged(error) from error
+    interval = None if times is None or len(times) < 2 else float(times[1]) - float(times[0])
+    return _Header(beads, frames, interval)
 
 
 def _bead_names(topology: Any) -> tuple[str, ...]:
@@ -268,11 +281,11 @@ def _bead_names(topology: Any) -> tuple[str, ...]:
 
 def _read_replica(path: Path, frames: slice) -> Floats:
     try:
-        with h5py.File(path, "r") as file:
-            return np.asarray(file["coordinates"][frames], dtype=np.float32) * np.float32(ANGSTROM_PER_NM)
-    except (OSError, KeyError) as error:
-        raise _damaged(path, error) from error
+        with TrajectoryFile(path) as file:
+            return file.positions(frames)
+    except InputError as error:
+        raise _damaged(error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is truncated or damaged ({reason(error)}); simulate again with --overwrite")
+def _damaged(error: InputError) -> InputError:
+    return InputError(f"{error}; simulate again with --overwrite")

@@ -17,6 +17,7 @@ from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
 from ase_cg.keys import BEAD_NAME, BEAD_TYPE, CHAINS, RESIDUE_NUMBERS
+from ase_cg.mdtraj_hdf5 import SUFFIXES, TrajectoryFile, refuse_unpickling
 
 if TYPE_CHECKING:
     from ase_cg.models.model import CGModel
@@ -172,6 +173,12 @@ def _read_positions(path: Path, topology: Any) -> NDArray[np.float64]:
     import mdtraj
 
     existing_file(path, "file of positions")
+    refuse_unpickling(path)
+    if path.suffix.lower() in SUFFIXES:
+        with TrajectoryFile(path) as file:
+            if not file.n_frames:
+                raise InputError(f"{path} holds no frames")
+            return np.asarray(file.positions(slice(0, 1))[0], dtype=float)
     try:
         loaded = mdtraj.load_frame(str(path), 0, top=topology)
     except Exception as error:

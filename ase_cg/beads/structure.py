@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.psf import read_psf
 from ase_cg.beads.residues import CAPS, PARENTS, RESIDUES, WATER_AND_IONS, canonical_name
+from ase_cg.data.cells import reduction_of
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
+from ase_cg.mdtraj_hdf5 import SUFFIXES, load_trajectory, refuse_unpickling
 from ase_cg.shipped import shipped_or_given
 
 NM = 10.0  # Å; MDTraj's coordinates are in nm by definition
@@ -23,7 +25,7 @@ LONGEST_PEPTIDE_BOND = 2.5  # Å; one longer is a gap in the chain
 COVALENT = 1.25  # of the sum of the covalent radii, longest distance taken for a bond
 
 _TOPOLOGY_ONLY = {".prmtop", ".parm7", ".psf"}
-_WITH_FRAMES = {".pdb", ".h5", ".hdf5"}
+_WITH_FRAMES = {".pdb"}
 _RENAMED_BY_READER = {".pdb", ".ent"}
 
 
@@ -76,6 +78,7 @@ def _load(path: Path) -> tuple[Any, set[int]]:
     import mdtraj
 
     suffix = path.suffix.lower()
+    refuse_unpickling(path)
     try:
         if suffix == ".psf":
             return Structure(_with_own_names(read_psf(path)), None), set()
@@ -85,7 +88,10 @@ def _load(path: Path) -> tuple[Any, set[int]]:
             # MDTraj warns of cells that are placeholders and of elements it guesses; neither matters here.
             warnings.simplefilter("ignore")
             first = {"frame": 0} if suffix in _WITH_FRAMES else {}
-            loaded = mdtraj.load(str(path), **first)
+            if suffix in SUFFIXES:
+                loaded = load_trajectory(path, first_frame_only=True)
+            else:
+                loaded = mdtraj.load(str(path), **first)
             named = loaded.topology
             if suffix in _RENAMED_BY_READER or path.name.lower().endswith(".pdb.gz"):
                 named = mdtraj.load(str(path), standard_names=False, **first).topology
@@ -121,6 +127,8 @@ def _complete_bonds(
     templated: set[int],
     path: Path,
 ) -> None:
+    if cell is not None:  # in a skewed cell rounding finds the nearest image between reduced vectors only
+        cell = reduction_of(cell) @ cell
     inverse = None if cell is None else np.linalg.pinv(cell)
 
     def distances(first: Sequence[Any], second: Sequence[Any]) -> NDArray[np.float64]:

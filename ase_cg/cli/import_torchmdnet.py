@@ -30,6 +30,10 @@ def import_torchmdnet_command(
         typer.Option(help="Residue that the training data had, where the checkpoint cannot show it; may be repeated."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of the model's data, in K.")] = 350.0,
+    repulsion_cutoff: Annotated[
+        float | None,
+        typer.Option(help="Å at which the repulsion ends smoothly; without it, it has no end, and cells are refused."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a published TorchMD-Net network of Cα beads into a model."""
@@ -40,7 +44,13 @@ def import_torchmdnet_command(
     refuse_existing(output, overwrite=overwrite)
     topologies = [read_topology(path, "calpha") for path in topology or []]
     model = import_torchmdnet(
-        checkpoint, priors, topologies, numbering=numbering, trained=trained or (), temperature=temperature
+        checkpoint,
+        priors,
+        topologies,
+        numbering=numbering,
+        trained=trained or (),
+        temperature=temperature,
+        repulsion_cutoff=repulsion_cutoff,
     )
     model.save(output, overwrite=overwrite)
     typer.echo(f"wrote {output}: beads {', '.join(model.vocabulary)}")

@@ -8,9 +8,7 @@ from torch import Tensor
 from ase_cg.errors import InputError
 
 LETTERS = "abc"
-FLAT = (
-    1e-6  # volume relative to that of a rectangular cell with as long vectors, below which vectors are not independent
-)
+FLAT = 1e-6  # volume relative to that of a rectangular cell with as long vectors: below it vectors are dependent
 OFFSETS = torch.cartesian_prod(*[torch.tensor([0.0, -1.0, 1.0])] * 3)  # (27, 3); no offset first
 
 
@@ -22,9 +20,9 @@ def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
     InputError
         If it does not.
     """
-    missing = [LETTERS[axis] for axis in range(3) if pbc[axis] and not np.linalg.norm(cell[axis]) > 0]
     if not np.isfinite(cell[pbc]).all():
         raise InputError("a cell vector along a periodic direction is NaN or infinite; give the cell in Å")
+    missing = [LETTERS[axis] for axis in range(3) if pbc[axis] and not cell[axis].any()]
     if missing:
         raise InputError(
             f"the beads are periodic along {', '.join(missing)}, but there the cell has no vector: set the cell "
@@ -58,8 +56,8 @@ def shortest_lattice_vector(cell: NDArray[np.float64]) -> float:
     return float(lengths[lengths > 0].min(initial=np.inf))
 
 
-def nearest_images(vectors: Tensor, cell: Tensor, reduction: Tensor) -> Tensor:
-    """Return the cell images S for which ``vector + S @ cell`` is shortest, shape (m, 3).
+def nearest_images(vectors: Tensor, cells: Tensor, reductions: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cell images S for which ``vector + S @ cell`` is shortest, and by how much the next one is longer.
 
     Rounding fractional coordinates finds the shortest vector in rectangular cells only; here they are rounded in the
     reduced cell, and the 26 neighbours of that image are tried as well, which is exact (Nguyen and Stehlé, ACM Trans.
@@ -68,17 +66,26 @@ def nearest_images(vectors: Tensor, cell: Tensor, reduction: Tensor) -> Tensor:
     Parameters
     ----------
     vectors : Tensor, shape (m, 3)
-    cell, reduction : Tensor, shape (m, 3, 3)
-        Of each vector; zero rows of the cell where there is no period.
+    cells, reductions : Tensor, shape (k, 3, 3)
+        Zero rows of a cell where there is no period.
+    which : Tensor, shape (m,)
+        Cell of each vector.
+
+    Returns
+    -------
+    images : Tensor, shape (m, 3)
+    margins : Tensor, shape (m,)
+        In Å; infinite without a period.
     """
-    reduced = reduction @ cell
+    reduced = reductions @ cells
     # Zero rows have zero columns in the pseudo-inverse: no image is taken along them.
-    rounded = torch.round(torch.einsum("ex,exs->es", vectors, torch.linalg.pinv(reduced)))
-    rest = vectors - torch.einsum("es,esx->ex", rounded, reduced)
-    periodic = (reduced != 0).any(-1).to(vectors.dtype)
-    tried = OFFSETS.to(vectors)[None] * periodic[:, None]
-    squared = ((rest[:, None] + tried @ reduced) ** 2).sum(-1)
+    rounded = torch.round(torch.einsum("ex,exs->es", vectors, torch.linalg.pinv(reduced)[which]))
+    rest = vectors - torch.einsum("es,esx->ex", rounded, reduced[which])
+    offsets = OFFSETS.to(vectors)
+    still = (reduced == 0).all(-1).to(vectors.dtype)
+    elsewhere = (offsets.abs() @ still.T > 0).T[which]  # along a direction without a period
+    squared = ((rest[:, None] + (offsets @ reduced)[which]) ** 2).sum(-1).masked_fill(elsewhere, torch.inf)
     # Of equally near images the one that rounding found.
-    squared[:, 0] *= 1 - 1e-6
-    best = torch.take_along_dim(tried, squared.argmin(1)[:, None, None], 1)[:, 0]
-    return torch.einsum("es,est->et", best - rounded, reduction)
+    best = torch.where(squared[:, 0] * (1 - 1e-6) <= squared.amin(1), 0, squared.argmin(1))
+    shortest, second = torch.topk(squared, 2, dim=1, largest=False).values.sqrt().unbind(1)
+    return torch.einsum("es,est->et", offsets[best] - rounded, reductions[which]), second - shortest

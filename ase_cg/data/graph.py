@@ -10,6 +10,7 @@ from torch import Tensor
 from ase_cg.beads.atoms import bead_types
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.cells import nearest_images, reduction_of
+from ase_cg.errors import InputError
 
 
 class BeadGraph(NamedTuple):
@@ -48,11 +49,22 @@ class BeadGraph(NamedTuple):
     reduction: Tensor | None = None
 
     def edge_vectors(self) -> Tensor:
-        """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å."""
+        """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å.
+
+        Raises
+        ------
+        InputError
+            If there is a cell, but not the images that edges lead to.
+        """
         i, j = self.edges
         vectors = self.positions[j] - self.positions[i]
-        if self.cell is None or self.edge_images is None:
+        if self.cell is None:
             return vectors
+        if self.edge_images is None:
+            raise InputError(
+                "a graph with a cell needs edge_images beside its edges: "
+                "ase_cg.data.neighbors.half_neighbor_list finds both"
+            )
         return vectors + torch.einsum("es,esx->ex", self.edge_images, self.cell[self.molecule[i]])
 
     def bonded_vectors(self, i: Tensor, j: Tensor) -> Tensor:
@@ -64,14 +76,17 @@ class BeadGraph(NamedTuple):
 
     def bonded_images(self, i: Tensor, j: Tensor) -> Tensor:
         """Return the cell images S that bring beads `j` nearest to beads `i`, shape (m, 3), of a periodic system."""
+        return self.images_and_margins(i, j)[0]
+
+    def images_and_margins(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Return these images, and by how many Å the next image is farther away, shape (m,)."""
         assert self.cell is not None  # noqa: S101 - callers ask for images of periodic systems only
         with torch.no_grad():
             reduction = self.reduction
             if reduction is None:
                 found = np.stack([reduction_of(one) for one in self.cell.detach().cpu().double().numpy()])
                 reduction = torch.from_numpy(found).to(self.cell)
-            molecule = self.molecule[i]
-            return nearest_images(self.positions[j] - self.positions[i], self.cell[molecule], reduction[molecule])
+            return nearest_images(self.positions[j] - self.positions[i], self.cell, reduction, self.molecule[i])
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "BeadGraph":
         """Return the graph on a device, with floating-point tensors of a dtype."""

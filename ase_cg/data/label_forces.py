@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ase_cg.beads.structure import NM, read_structure
 from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
+from ase_cg.data.trajectory_writer import Hdf5TrajectoryWriter
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, listed, refuse_existing, refuse_input_as_output, written_whole
@@ -94,11 +95,11 @@ def label_forces(
     with (
         written_whole(output, overwrite=overwrite) as partial,
         Progress("Evaluating forces", total, quiet=quiet) as progress,
-        _Output(partial, structure.topology.subset(kept)) as file,
+        Hdf5TrajectoryWriter(partial, structure.topology.subset(kept)) as file,
     ):
         for source in sources:
             for positions, forces, cells in _labelled(source, context, whole, periodic=cell is not None):
-                file.append(positions[:, kept], forces[:, kept], cells)
+                _append(file, positions[:, kept], forces[:, kept], cells)
                 progress.advance(len(positions))
     return Path(output)
 
@@ -235,42 +236,18 @@ def _forces(context: Any, frames: Frames, path: Path, done: int) -> Iterator[NDA
         yield forces
 
 
-class _Output:
-    """An HDF5 trajectory of MDTraj being written, forces beside positions."""
+def _append(
+    file: Hdf5TrajectoryWriter,
+    positions: NDArray[np.float64],
+    forces: NDArray[np.float64],
+    cells: NDArray[np.float64] | None,
+) -> None:
+    """Append frames: positions and cells in Å, forces in kJ/mol/nm."""
+    file.extend("coordinates", positions / NM, "nanometers")
+    file.extend("forces", forces, "kJ/mol/nm")
+    if cells is not None:
+        from mdtraj.utils import box_vectors_to_lengths_and_angles
 
-    def __init__(self, path: Path, topology: Any) -> None:
-        self._path, self._topology = path, topology
-
-    def __enter__(self) -> Self:
-        import h5py
-        from mdtraj.formats import HDF5TrajectoryFile
-
-        with HDF5TrajectoryFile(str(self._path), "w", force_overwrite=True) as header:
-            header.topology = self._topology
-        self._file = h5py.File(self._path, "r+")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(
-        self, positions: NDArray[np.float64], forces: NDArray[np.float64], cells: NDArray[np.float64] | None
-    ) -> None:
-        """Append frames: positions and cells in Å, forces in kJ/mol/nm."""
-        self._extend("coordinates", positions / NM, "nanometers")
-        self._extend("forces", forces, "kJ/mol/nm")
-        if cells is not None:
-            from mdtraj.utils import box_vectors_to_lengths_and_angles
-
-            lengths_and_angles = np.stack(box_vectors_to_lengths_and_angles(*cells.transpose(1, 0, 2)), axis=-1)
-            self._extend("cell_lengths", lengths_and_angles[:, :3] / NM, "nanometers")
-            self._extend("cell_angles", lengths_and_angles[:, 3:], "degrees")
-
-    def _extend(self, name: str, array: NDArray[np.float64], units: str) -> None:
-        if name not in self._file:
-            shape = array.shape[1:]
-            made = self._file.create_dataset(name, (0, *shape), np.float32, maxshape=(None, *shape), chunks=True)
-            made.attrs["units"] = np.bytes_(units.encode())
-        stored = self._file[name]
-        stored.resize(len(stored) + len(array), axis=0)
-        stored[len(stored) - len(array) :] = array
+        lengths_and_angles = np.stack(box_vectors_to_lengths_and_angles(*cells.transpose(1, 0, 2)), axis=-1)
+        file.extend("cell_lengths", lengths_and_angles[:, :3] / NM, "nanometers")
+        file.extend("cell_angles", lengths_and_angles[:, 3:], "degrees")

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ase_cg.data.importers.frames import Frames
 from ase_cg.data.importers.hdf5 import mlcg_types
 from ase_cg.data.mapping_settings import MoleculeSettings
 from ase_cg.data.own_force_map import read_force_map
-from ase_cg.data.weights import check_types, read_trajectory_starts, read_types, read_weights
+from ase_cg.data.weights import check_trajectory_starts, check_types, read_trajectory_starts, read_types, read_weights
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError
 from ase_cg.progress import Progress
@@ -126,7 +127,7 @@ class MoleculeMapping:
                 )
             if starts is not None and starts[-1] >= done:
                 raise InputError(
-                    f"{self.settings.trajectory_starts}: a trajectory starts at frame {starts[-1]} (counted from 0), "
+                    f"{self._starts_name}: a trajectory starts at frame {starts[-1]} (counted from 0), "
                     f"but {source.path} has only {done} frames"
                 )
         return squares / count if count else 0.0
@@ -176,8 +177,17 @@ class MoleculeMapping:
         return weights
 
     def _trajectory_starts(self) -> NDArray[np.int64] | None:
-        path = self.settings.trajectory_starts
-        return None if path is None else read_trajectory_starts(path)
+        given = self.settings.trajectory_starts
+        if given is None:
+            return None
+        if isinstance(given, Path):
+            return read_trajectory_starts(given)
+        return check_trajectory_starts(np.array(given), "trajectory_starts")
+
+    @property
+    def _starts_name(self) -> str:
+        given = self.settings.trajectory_starts
+        return str(given) if isinstance(given, Path) else "trajectory_starts"
 
     def _divisions(self, starts: NDArray[np.int64] | None, first: int, stop: int) -> NDArray[np.int64]:
         """Return the frames among `first` … `stop` − 1 at which another trajectory begins, counted from `first`."""

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ase_cg.data.guarded_file import GuardedFile
 from ase_cg.dynamics.batch import Batch
 from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.starts import Group
 from ase_cg.dynamics.trajectory import PICOSECOND, Energies, TrajectoryWriter, write_trajectory
 from ase_cg.errors import InputError
 from ase_cg.files import written_whole
+from ase_cg.hdf5 import numeric_array, open_hdf5
 from ase_cg.units import quantity
 
 FILES_AT_ONCE = 32
@@ -100,7 +102,7 @@ def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice, before
             partial = stack.enter_context(written_whole(files[place], overwrite=True))
             after = (files[place], min(before, end)) if before and end else None
             writers.append(TrajectoryWriter(partial, batch.group.topology, after))
-            stack.callback(writers[-1].close)
+            stack.callback(writers[-1].abandon)  # does nothing to one that is closed
         for place, writer, end in zip(places, writers, ends, strict=True):
             if end == 0:  # a file needs a frame: where the replica started
                 writer.write(batch.group.positions[place][None], np.zeros(1))
@@ -114,6 +116,8 @@ def _write_trajectories(batch: Batch, files: Sequence[Path], some: slice, before
                     energies = Energies(potential[kept, column], kinetic[kept, column])
                     writer.write(frames[kept, column], times[kept], energies)
             done += len(times)
+        for writer in writers:  # what fails here leaves the files of before, and the segments
+            writer.close()
 
 
 def _write_walkers(path: Path, batch: Batch, before: int) -> None:
@@ -121,12 +125,19 @@ def _write_walkers(path: Path, batch: Batch, before: int) -> None:
 
     found = {"time": list(batch.store.segments("times")), "walker": list(batch.store.segments("walkers"))}
     if before:
-        with h5py.File(path, "r") as file:
-            found = {name: [file[name][:before], *parts] for name, parts in found.items()}
-    with written_whole(path, overwrite=True) as partial, h5py.File(partial, "w") as file:
-        file["time"] = np.concatenate(found["time"])
-        file["time"].attrs["units"] = "ps"
-        file["walker"] = np.concatenate(found["walker"])
-        file["replica"] = batch.group.numbers
-        file["temperature"] = batch.simulation.temperatures
-        file["temperature"].attrs["units"] = "K"
+        replicas = found["walker"][0].shape[1] if found["walker"] else None
+        with open_hdf5(path) as file:
+            shapes = {"time": (None,), "walker": (None, replicas)}
+            earlier = {name: numeric_array(file, name, shape, path)[:before] for name, shape in shapes.items()}
+            found = {name: [earlier[name], *parts] for name, parts in found.items()}
+    walkers = np.concatenate(found["walker"])
+    with written_whole(path, overwrite=True) as partial, GuardedFile(partial, "w") as guarded:
+        with h5py.File(guarded, "w") as file:
+            file["time"] = np.concatenate(found["time"])
+            file["time"].attrs["units"] = "ps"
+            file["walker"] = walkers
+            file["replica"] = batch.group.numbers
+            file["temperature"] = batch.simulation.temperatures
+            file["temperature"].attrs["units"] = "K"
+        if guarded.failure is not None:
+            raise OSError(guarded.failure.errno, guarded.failure.strerror, str(path)) from guarded.failure

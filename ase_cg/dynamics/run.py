@@ -14,9 +14,10 @@ from ase_cg.dynamics.segments import SegmentStore
 from ase_cg.dynamics.settings import SimulationSettings
 from ase_cg.dynamics.starts import Group
 from ase_cg.dynamics.tempering import ParallelTempering
+from ase_cg.dynamics.trajectory import read_simulation_record
 from ase_cg.dynamics.writer import BackgroundWriter
 from ase_cg.errors import InputError
-from ase_cg.files import read_record, write_record
+from ase_cg.files import write_record
 from ase_cg.progress import Progress
 from ase_cg.units import FEMTOSECOND, quantity
 
@@ -50,7 +51,7 @@ def run(
         if store.start() is None:
             store.write_start(group.positions)
         batches.append(Batch(group, simulation, tempering, settings, store))
-    record = read_record(folder / "simulation.json")
+    record = read_simulation_record(folder)
     before, alone = record.get("frames_before", 0), len(batches) == 1
     for batch in batches:
         check_frames(folder, batch, record["trajectories"], before=before, alone=alone)
@@ -59,14 +60,15 @@ def run(
         for batch in batches:
             write_results(folder, batch, record["trajectories"], before=before, alone=alone)
         write_record(folder / "simulation.json", record | {"summary": summary(batches, record["trajectories"], speed)})
+        # Only now: every trajectory was read again, and has its name.
+        for store in stores:
+            store.forget_segments()
     except OSError as error:
         kept = min(batch.reports_kept for batch in batches)
         raise InputError(
             f"{error.filename or folder} could not be written ({error.strerror or error}); all {kept} frames reported "
             "until the last checkpoint are kept: make room, and go on with --resume (resume=True)"
         ) from error
-    for store in stores:
-        store.forget_segments()
 
 
 def _advance(

@@ -1,8 +1,5 @@
 """What a running simulation keeps on disk: segments of frames, and the checkpoint that counts them."""
 
-import errno
-import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.errors import InputError, reason
-from ase_cg.files import written_whole
+from ase_cg.files import save_tensors
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -117,16 +114,7 @@ def remove_segments(folder: Path) -> None:
 
 
 def _save(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    with written_whole(path, overwrite=True) as partial:
-        try:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, metadata=metadata)
-        except SafetensorError as error:  # it hides the system's error in its words
-            number = re.search(r"os error (\d+)", str(error))
-            code = int(number[1]) if number else errno.EIO
-            raise OSError(code, os.strerror(code), str(path)) from error
+    save_tensors(path, {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata, overwrite=True)
 
 
 def _load(path: Path, name: str | None = None, columns: slice | None = None) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ase_cg.data.graph import n_pairs
 from ase_cg.dynamics.batch import CheckpointClock
-from ase_cg.dynamics.output import all_done, begin, conclude, look, make_longer
+from ase_cg.dynamics.output import all_done, begin, conclude, forget_leftovers, look, make_longer
 from ase_cg.dynamics.prepare import prepare
 from ase_cg.dynamics.run import run
 from ase_cg.dynamics.segments import SegmentStore
@@ -141,6 +141,7 @@ def simulate(
     folder = Path(output)
     going_on = look(folder, settings, resume=resume, overwrite=overwrite)
     if going_on and all_done(folder, settings):
+        forget_leftovers(folder)
         conclude(folder, again=True)
         return folder
     _warn_of_temperatures(settings, loaded.card.temperature)

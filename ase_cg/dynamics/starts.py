@@ -12,10 +12,12 @@ from ase_cg.beads.structure import read_structure
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers import READERS, Source
+from ase_cg.data.whole import WholeMolecules
 from ase_cg.dynamics.noise import generator, random_key
 from ase_cg.dynamics.trajectory import atom_labels, bead_labels
 from ase_cg.errors import InputError, hint
 from ase_cg.files import existing_file
+from ase_cg.hdf5 import open_hdf5
 from ase_cg.keys import DATASET_FORMAT
 from ase_cg.models.model import CGModel
 from ase_cg.shipped import shipped_or_given
@@ -133,7 +135,7 @@ def _is_dataset(path: Path) -> bool:
 
     if not h5py.is_hdf5(path):
         return True  # opening it says what is wrong
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return bool(file.attrs.get("format") == DATASET_FORMAT)
 
 
@@ -177,7 +179,14 @@ def _of_trajectory(
     parts = []
     for chunk in Source(path, structure, read_forces=False, n_beads=topology.n_beads).chunks():
         is_beads = mapped is None or chunk.positions.shape[1] == topology.n_beads
-        parts.append(chunk.positions if mapped is None or is_beads else mapped.apply(chunk.positions))
+        x = chunk.positions
+        if chunk.cells is not None:  # a molecule that the box has cut is put together
+            if is_beads:
+                whole = WholeMolecules(topology.bonds, topology.chains)
+            else:
+                whole = WholeMolecules.of_atoms(structure, np.arange(structure.n_atoms))
+            x = whole(x, chunk.cells)
+        parts.append(x if mapped is None or is_beads else mapped.apply(x))
     if not parts:
         raise InputError(f"{path} holds no frames")
     frames = np.concatenate(parts).astype(float)

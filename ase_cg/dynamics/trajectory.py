@@ -1,10 +1,7 @@
 """The trajectories of a finished simulation: MDTraj's HDF5, one file a replica."""
 
-import errno
-import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +11,18 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.importers.frames import chunk_frames
+from ase_cg.data.trajectory_writer import Hdf5TrajectoryWriter
 from ase_cg.errors import InputError, hint, reason
-from ase_cg.files import read_record, written_whole
+from ase_cg.files import plain_name, read_record, written_whole
+from ase_cg.mdtraj_hdf5 import SCALARS, TrajectoryFile
 from ase_cg.units import FEMTOSECOND
 
 PICOSECOND = 1e3 * FEMTOSECOND
 ANGSTROM_PER_NM = 10.0
 EV_PER_KJ_PER_MOL = ase_units.kJ / ase_units.mol
 SAME_TEMPERATURE = 1.0  # K
+MOST_REPLICAS = 10**6  # of which a record can be true
 
 
 class Energies(NamedTuple):
@@ -32,7 +33,7 @@ class Energies(NamedTuple):
 
 
 class TrajectoryWriter:
-    """Appends frames to an open HDF5 file of MDTraj.
+    """Writes a new HDF5 file of MDTraj, some frames at a time.
 
     Parameters
     ----------
@@ -44,19 +45,32 @@ class TrajectoryWriter:
     """
 
     def __init__(self, path: Path, topology: BeadTopology, after: tuple[Path, int] | None = None) -> None:
-        from mdtraj.formats import HDF5TrajectoryFile
-
-        self._path = path
         self._freedom = 3 * topology.n_beads
-        if after is not None:
-            _copy_first_frames(after[0], path, after[1])
-        with self._os_errors():
-            self._file = HDF5TrajectoryFile(str(path), "w" if after is None else "a")
-            if after is None:
-                self._file.topology = topology.to_mdtraj()
+        self._file = Hdf5TrajectoryWriter(path, topology.to_mdtraj())
+        try:
+            if after is not None:
+                self._copy_first_frames(*after)
+        except BaseException:
+            self._file.abandon()
+            raise
+
+    def _copy_first_frames(self, source: Path, frames: int) -> None:
+        """Copy arrays that we know and nothing else: the file may come from somebody else."""
+        with TrajectoryFile(source) as file:
+            if file.n_frames < frames:
+                raise InputError(f"{source} holds {file.n_frames} frames of the {frames} that were written to it")
+            for start in range(0, frames, size := chunk_frames(file.n_atoms)):
+                for name, array in file.stored(slice(start, min(start + size, frames))).items():
+                    self._file.extend(name, array, SCALARS.get(name, "nanometers"))
 
     def write(self, frames: NDArray[Any], times: NDArray[np.float64], energies: Energies | None = None) -> None:
-        """Append frames (F, N, 3) in Å at times (F,) in ps."""
+        """Append frames (F, N, 3) in Å at times (F,) in ps.
+
+        Raises
+        ------
+        OSError
+            If they could not be written, as on a full disk.
+        """
         more = {}
         if energies is not None:
             more = {
@@ -64,31 +78,23 @@ class TrajectoryWriter:
                 "kineticEnergy": energies.kinetic / EV_PER_KJ_PER_MOL,
                 "temperature": 2 * energies.kinetic / (self._freedom * kB),
             }
-        with self._os_errors():
-            self._file.write(coordinates=np.asarray(frames, dtype=np.float32) / ANGSTROM_PER_NM, time=times, **more)
+        self._file.extend("coordinates", np.asarray(frames, dtype=np.float32) / ANGSTROM_PER_NM, "nanometers")
+        for name, values in ({"time": times} | more).items():
+            self._file.extend(name, values, SCALARS[name])
 
     def close(self) -> None:
-        """Close the file."""
-        with self._os_errors():
-            self._file.close()
+        """Close the file, and make sure that all frames are in it.
 
-    @contextmanager
-    def _os_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:  # PyTables' kind, also of a full disk
-            raise OSError(errno.EIO, reason(error), str(self._path)) from error
+        Raises
+        ------
+        OSError
+            If any is not.
+        """
+        self._file.close()
 
-
-def _copy_first_frames(source: Path, path: Path, frames: int) -> None:
-    import h5py
-
-    shutil.copyfile(source, path)
-    with h5py.File(path, "r+") as file:
-        if len(file["time"]) < frames:
-            raise InputError(f"{source} holds {len(file['time'])} frames of the {frames} that were written to it")
-        for name in set(file) - {"topology"}:
-            file[name].resize(frames, axis=0)
+    def abandon(self) -> None:
+        """Close a file that is of no use; one that was closed stays as it is."""
+        self._file.abandon()
 
 
 def write_trajectory(path: Path, frames: NDArray[Any], times: NDArray[np.float64], topology: BeadTopology) -> None:
@@ -97,14 +103,51 @@ def write_trajectory(path: Path, frames: NDArray[Any], times: NDArray[np.float64
         writer = TrajectoryWriter(partial, topology)
         try:
             writer.write(frames, times)
-        finally:
             writer.close()
+        finally:
+            writer.abandon()
+
+
+def read_simulation_record(folder: Path) -> dict[str, Any]:
+    """Read ``simulation.json`` of a folder, which somebody else may have made.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or names files that are not in the folder.
+    """
+    path = folder / "simulation.json"
+    record = read_record(path)
+    summary = record.get("summary", {})
+    try:
+        for entry in record.get("trajectories", []):
+            _check_entry(entry, path)
+        for entry in [*summary.get("stopped", []), *record.get("failures", [])]:
+            int(entry["replica"])
+            plain_name(entry.get("file", "replica_000.h5"), path)
+        count = record["replicas"]
+        if not isinstance(count, int) or not 1 <= count <= MOST_REPLICAS:
+            raise InputError(f"{path} is damaged: it counts {count!r} replicas; discard the folder with --overwrite")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged ({reason(error)}); delete its folder") from error
+    return record
+
+
+def _check_entry(entry: Mapping[str, Any], path: Path) -> None:
+    """Raise where what is said of a trajectory cannot be: files are removed and replaced by these names."""
+    if not plain_name(entry["file"], path).endswith(".h5"):
+        raise InputError(f"{path} names a trajectory {entry['file']!r}, which is no .h5 file; delete its folder")
+    plain_name(entry["start"], path)
+    plain_name(entry["molecule"], path)
+    float(entry["temperature"])
 
 
 def replica_paths(folder: Path) -> list[Path]:
     """Return the finished trajectories of a simulation folder, in order."""
     record = folder / "simulation.json"
-    entries = read_record(record).get("trajectories") if record.is_file() else None
+    entries = read_simulation_record(folder).get("trajectories") if record.is_file() else None
     if entries is None:
         return sorted(folder.glob("replica_*.h5"))
     return [folder / entry["file"] for entry in entries if (folder / entry["file"]).is_file()]
@@ -143,7 +186,7 @@ def read_simulation(
     record = folder / "simulation.json"
     if not record.is_file():
         raise InputError(f"{folder} holds no simulation; make one with `ase-cg simulate`")
-    settings = read_record(record)
+    settings = read_simulation_record(folder)
     paths = replica_paths(folder)
     if is_growing(settings) or len(paths) != len(settings.get("trajectories", range(settings["replicas"]))):
         raise InputError(f"the simulation in {folder} is not finished; continue it with `ase-cg simulate … --resume`")
@@ -158,9 +201,15 @@ def read_simulation(
             UserWarning,
             stacklevel=2,
         )
-    loaded = [_load(path) for path in whole]
-    topology = loaded[0].topology
-    return np.stack([one.xyz * ANGSTROM_PER_NM for one in loaded]), settings | {"beads": _labels(topology)}
+    frames = []
+    for path in whole:
+        try:
+            with TrajectoryFile(path) as file:
+                frames.append(file.positions())
+                topology = file.topology
+        except InputError as error:
+            raise InputError(f"{error}; simulate again with --overwrite") from error
+    return np.stack(frames), settings | {"beads": _labels(topology)}
 
 
 def _chosen(folder: Path, settings: dict[str, Any], start: str | None, temperature: float | None) -> list[Path]:
@@ -186,18 +235,6 @@ def _chosen(folder: Path, settings: dict[str, Any], start: str | None, temperatu
             f"the simulation in {folder} is at {shown} K, and not at {kelvin:g} K; say at which to read it"
         )
     return [folder / entry["file"] for entry in kept]
-
-
-def _load(path: Path) -> Any:
-    import mdtraj
-
-    try:
-        return mdtraj.load(str(path))
-    except Exception as error:
-        # PyTables raises whatever HDF5 meets; the user needs the file's name and the reason.
-        raise InputError(
-            f"{path} is truncated or damaged ({reason(error)}); simulate again with --overwrite"
-        ) from error
 
 
 def bead_labels(topology: BeadTopology) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, written_whole
+from ase_cg.files import existing_file, save_tensors
 from ase_cg.flows.base import ConditionalFlow
 from ase_cg.flows.cnf import ContinuousFlow
 from ase_cg.flows.coupling import CouplingFlow
@@ -74,8 +74,6 @@ class FlowKernel:
         InputError
             If the file exists and `overwrite` is false.
         """
-        from safetensors.torch import save_file
-
         metadata = {
             "format": FORMAT,
             "version": VERSION,
@@ -87,8 +85,7 @@ class FlowKernel:
             "provenance": self.provenance,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.flow.state_dict().items()}
-        with written_whole(path, overwrite=overwrite) as partial:
-            save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata)})
+        save_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata)}, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ase_cg.data.dataset import Dataset, Molecule
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.errors import InputError, reason
-from ase_cg.files import file_hash, read_record, write_record, written_whole
+from ase_cg.files import file_hash, read_record, save_tensors, write_record
 from ase_cg.flows.kernel import FlowKernel
 from ase_cg.flows.labelling import Labelled, label_batch
 from ase_cg.progress import Progress
@@ -84,13 +84,13 @@ class LabelSet:
             digest.update(name.encode() + chosen.astype("<i8").tobytes())
         self.identity: dict[str, Any] = {
             "flow_sha256": file_hash(kernel_file),
-            "dataset_sha256": file_hash(dataset),
             "frames_sha256": digest.hexdigest(),
             "seed": seed,
             **({"lags": self.lags, "at_frames": at_frames} if self.lags else {}),
         }
         self._parts = output.with_name(f"{output.stem}-parts")
         with Dataset.open(dataset) as opened:
+            self.identity["dataset_sha256"] = opened.hash()
             for name in self.frames:
                 self.kernel.types_of(name)
                 self._check_temperature(opened.molecules[name])
@@ -223,16 +223,13 @@ class LabelSet:
         return self._parts / f"{name}-{number:06d}.safetensors"
 
     def _write_part(self, path: Path, found: Labelled, frames: NDArray[np.int64]) -> None:
-        from safetensors.numpy import save_file
-
         arrays = {
             "coordinates": found.coordinates,
             "forces": found.forces,
             "log_prob": found.log_prob,
             "frames": frames[found.kept],
         }
-        with written_whole(path) as partial:
-            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, partial)
+        save_tensors(path, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
 
     def _read_parts(self, name: str) -> dict[str, NDArray[Any]]:
         from safetensors import SafetensorError

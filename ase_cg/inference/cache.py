@@ -4,6 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +21,8 @@ from ase_cg.files import file_hash, locked, written_whole
 LIMIT = 2 * 1024**3  # bytes
 OTHERS_MAY_WRITE = 0o022
 POLL = 0.2  # s
+KEY = re.compile("[0-9a-f]{32}")
+COMPILERS = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}  # PyTorch's compilers, and folders
 UNFINISHED = 3600.0  # s, after which a file that is not whole is nobody's
 
 
@@ -93,6 +98,8 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.is_symlink():
+            _check_owner(folder)
         folder.mkdir(mode=0o700, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -135,6 +142,8 @@ def clear() -> tuple[int, int]:
     found = cached_size()
     for path in [*_files("*.json"), *_packages()]:
         path.unlink(missing_ok=True)
+    for part in COMPILERS.values():
+        shutil.rmtree(cache_folder() / part, ignore_errors=True)  # a link is left as it is
     _delete_unfinished()
     return found
 
@@ -142,7 +151,7 @@ def clear() -> tuple[int, int]:
 def _delete_unfinished() -> None:
     """Delete what killed processes left half written; what is younger may still be written to."""
     folder = cache_folder()
-    for path in folder.glob(".partial-*") if folder.is_dir() else []:
+    for path in [one for one in folder.glob(".partial-*") if KEY.search(one.name)] if folder.is_dir() else []:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > UNFINISHED:
                 path.unlink()
@@ -161,9 +170,9 @@ def prune(limit: int) -> None:
 
 
 def _files(pattern: str) -> list[Path]:
-    """Return the cache's files; hidden ones are being written."""
+    """Return the cache's files, by the names that :func:`make_key` gives; others in the folder are not ours."""
     folder = cache_folder()
-    return [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")] if folder.is_dir() else []
+    return [path for path in sorted(folder.glob(pattern)) if KEY.fullmatch(path.stem)] if folder.is_dir() else []
 
 
 def _packages() -> list[Path]:
@@ -180,12 +189,44 @@ def _last_used(package: Path) -> float:
     return next((path.stat().st_mtime for path in (record, package) if path.is_file()), 0.0)
 
 
+@contextmanager
+def compiler_folders() -> Iterator[None]:
+    """Let PyTorch's compilers keep what they make below the cache, for this block only.
+
+    By default that is a folder in the shared temporary folder whose name everybody knows: prepared by somebody else,
+    its libraries would be loaded.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written, or others can write to it.
+    """
+    folder = cache_folder()
+    given = {name: folder / part for name, part in COMPILERS.items()}
+    for one in (folder, *given.values()):
+        make_folder(one)
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update({name: str(path) for name, path in given.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def _check_owner(*paths: Path) -> None:
     """Refuse native code that somebody else may have written."""
     if os.name != "posix":
         return
     for path in paths:
-        found = path.stat()
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            raise InputError(
+                f"{path} is a link, which is not followed to compiled code; set ASE_CG_CACHE to the folder itself"
+            )
         if found.st_uid != os.getuid() or found.st_mode & OTHERS_MAY_WRITE:
             raise InputError(
                 f"{path} belongs to another user or can be written by others, so compiled code in it is not run; "

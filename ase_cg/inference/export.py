@@ -14,7 +14,14 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 # One thread: the work is small, and threads that wait for each other cost more than they bring. Concatenations are
 # written to memory: computed within the loops that read them, they would keep these from being vectorized.
-INDUCTOR = {"cpp.threads": 1, "assert_indirect_indexing": False, "max_pointwise_cat_inputs": 1}
+INDUCTOR = {
+    "cpp.threads": 1,
+    "assert_indirect_indexing": False,
+    "max_pointwise_cat_inputs": 1,
+    # PyTorch keeps precompiled headers in the shared temporary folder, whatever TORCHINDUCTOR_CACHE_DIR says.
+    "aot_inductor.precompile_headers": False,
+    "cpp_cache_precompile_headers": False,
+}
 
 
 class CompilerError(RuntimeError):

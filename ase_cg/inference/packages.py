@@ -42,7 +42,7 @@ def compiled_function(
         If the cache's folder cannot be used.
     """
     if device.type == "cuda":
-        with waiting(f"Compiling {what}", quiet=quiet):
+        with waiting(f"Compiling {what}", quiet=quiet), cache.compiler_folders():
             return Replay(fused(function, examples), examples)
     place = cache.entry(cache.make_key(**key))
     if (kept := _kept(place)) is not None:
@@ -51,7 +51,7 @@ def compiled_function(
     with waiting(f"Compiling {what}, once: it is kept for the next time", quiet=quiet), place.alone():
         if (kept := _kept(place)) is not None:  # another process made it in the meantime
             return kept
-        with written_whole(place.package, overwrite=True) as partial:
+        with written_whole(place.package, overwrite=True) as partial, cache.compiler_folders():
             write_package(function, examples, partial)
         place.write({"what": what, "model": key["model"], "dtype": key["dtype"]})
     return read_package(place.package)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ase_cg.errors import InputError, reason
-from ase_cg.files import existing_file, written_whole
+from ase_cg.files import existing_file, save_tensors
 from ase_cg.keys import MODEL_FORMAT, MODEL_VERSION
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.model import CGModel, ModelCard
@@ -37,8 +37,6 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
     InputError
         If the name does not end so, or the file exists and `overwrite` is false.
     """
-    from safetensors.torch import save_file
-
     _check_suffix(Path(path))
     if model.backbone is not None and model.backbone_name is None:
         raise InputError(
@@ -59,8 +57,7 @@ def save_model(model: CGModel, path: str | os.PathLike[str], *, overwrite: bool 
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"{FRAMES}{i}": frames.cpu().float().contiguous() for i, frames in enumerate(model.frames)}
-    with written_whole(path, overwrite=overwrite) as partial:
-        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata)})
+    save_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata)}, overwrite=overwrite)
 
 
 def load_model(path: str | os.PathLike[str]) -> CGModel:

@@ -1,6 +1,7 @@
 """The coarse-grained model: named energy terms, summed and differentiated once."""
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -217,6 +218,35 @@ class CGModel(nn.Module):
             self.card,
             backbone=self.backbone,
             backbone_name=self.backbone_name,
+            frames=self.frames,
+        )
+
+    def with_cutoff(self, cutoff: float) -> "CGModel":
+        """Return the model with a cutoff for priors that have none, so that it serves in periodic cells.
+
+        Their energy is switched off over the last fifth of the cutoff, with a continuous force: close to the cutoff and
+        beyond it is no longer that of the model. Priors that have a cutoff keep it.
+
+        Parameters
+        ----------
+        cutoff : float
+            In Å.
+
+        Raises
+        ------
+        InputError
+            If the cutoff is not a positive number.
+        """
+        if not 0 < cutoff < math.inf:
+            raise InputError(f"a cutoff is a positive number of Å, not {cutoff}")
+        training = None if self.training_priors is None else self.training_priors.with_cutoff(cutoff)
+        return CGModel(
+            self.vocabulary,
+            self.priors.with_cutoff(cutoff),
+            self.card,
+            backbone=self.backbone,
+            backbone_name=self.backbone_name,
+            training_priors=training,
             frames=self.frames,
         )
 

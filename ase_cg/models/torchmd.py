@@ -82,7 +82,13 @@ def read_torchmd_force_field(*paths: PathLike) -> dict[str, Any]:
     return sections
 
 
-def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str], *, rounded: bool = False) -> PriorSet:
+def torchmd_priors(
+    sections: Mapping[str, Any],
+    vocabulary: Sequence[str],
+    *,
+    rounded: bool = False,
+    repulsion_cutoff: float | None = None,
+) -> PriorSet:
     """Make priors of TorchMD's force field, in double precision.
 
     ===========  =======================================================================
@@ -100,6 +106,8 @@ def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str], *, ro
     rounded : bool
         Whether parameters of bonds and dihedrals are rounded to single precision. TorchMD does so whatever the
         precision of its energies, which then agree to all digits instead of 10⁻⁵ kcal/mol.
+    repulsion_cutoff : float or None
+        Distance in Å at which the repulsion ends, smoothly over its last fifth; TorchMD's has none.
 
     Raises
     ------
@@ -110,7 +118,7 @@ def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str], *, ro
     try:
         terms: list[PriorTerm] = [
             _bonds(sections["bonds"], vocabulary, parameters),
-            _repulsion(sections["lj"], vocabulary),
+            _repulsion(sections["lj"], vocabulary, repulsion_cutoff),
         ]
         if sections.get("dihedrals"):
             terms.append(_dihedrals(sections["dihedrals"], vocabulary, parameters))
@@ -143,7 +151,7 @@ def _bonds(section: Mapping[Any, Any], vocabulary: Sequence[str], dtype: torch.d
     return HarmonicBonds(types, values[:, 0] * KCAL_PER_MOL, values[:, 1], len(vocabulary), directed=True)
 
 
-def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str]) -> Repulsion:
+def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str], cutoff: float | None) -> Repulsion:
     lacking = [name for name in vocabulary if torchmd_type(name) not in section]
     if lacking:
         raise InputError(f"TorchMD's force field has no repulsion for {lacking[0]} ({torchmd_type(lacking[0])})")
@@ -151,7 +159,7 @@ def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str]) -> Repulsi
     epsilon = torch.tensor([float(row["epsilon"]) for row in rows], dtype=torch.float64) * KCAL_PER_MOL
     size = torch.tensor([float(row["sigma"]) for row in rows], dtype=torch.float64)
     strength = 4 * torch.sqrt(epsilon[:, None] * epsilon[None]) * (0.5 * (size[:, None] + size[None])) ** EXPONENT
-    return Repulsion(strength ** (1 / EXPONENT), EXPONENT, EXCLUDE, None)
+    return Repulsion(strength ** (1 / EXPONENT), EXPONENT, EXCLUDE, cutoff)
 
 
 def _dihedrals(section: Mapping[Any, Any], vocabulary: Sequence[str], dtype: torch.dtype) -> Dihedrals:

@@ -39,6 +39,7 @@ def import_torchmdnet(
     numbering: PathLike | Mapping[str, int] | None = None,
     trained: Sequence[str] = (),
     temperature: float = 350.0,
+    repulsion_cutoff: float | None = None,
 ) -> CGModel:
     """Make a model of a TorchMD-Net graph network of Cα beads and its prior force field.
 
@@ -63,6 +64,9 @@ def import_torchmdnet(
         of the optimiser, and the rows of rare residues look like those that were never trained.
     temperature : float
         Of the model's data, in K.
+    repulsion_cutoff : float, optional
+        Distance in Å at which the repulsion ends, smoothly over its last fifth. TorchMD's has none, which is right
+        for one molecule and refused in a periodic cell.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def import_torchmdnet(
         "beads_left_out": left_out,
     }
     card = ModelCard(temperature, "calpha", tuple(topologies), labels="atomistic", provenance=provenance)
-    terms = torchmd_priors(sections, vocabulary, rounded=True)
+    terms = torchmd_priors(sections, vocabulary, rounded=True, repulsion_cutoff=repulsion_cutoff)
     model = CGModel(vocabulary, terms, card, backbone=backbone, backbone_name="schnet")
     return model.double().requires_grad_(requires_grad=False)
 

@@ -1,12 +1,17 @@
 """Callbacks of the trainer."""
 
+import io
 import signal
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from ase_cg.errors import InputError
+from ase_cg.files import plain_name, written_whole
 from ase_cg.progress import Progress
 
 
@@ -118,7 +123,13 @@ class RelocatableCheckpoint(ModelCheckpoint):
         """Take up the state, with its paths where the folder is now."""
 
         def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+            if not path:
+                return path
+            # Lightning removes files by these names.
+            name = plain_name(Path(path).name, Path(str(self.dirpath)))
+            if not name.endswith(".ckpt"):
+                raise InputError(f"a checkpoint in {self.dirpath} names a file {name!r}, which is no checkpoint")
+            return str(Path(str(self.dirpath)) / name)
 
         moved = dict(state_dict)
         moved["dirpath"] = str(self.dirpath)
@@ -126,3 +137,18 @@ class RelocatableCheckpoint(ModelCheckpoint):
             moved[key] = here(moved.get(key, ""))
         moved["best_k_models"] = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
         super().load_state_dict(moved)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints beside their place, and gives them their name when they are whole and on the disk.
+
+    Lightning writes them to the temporary folder, which may be another disk, and copies them over the last one: a kill
+    in between leaves neither.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write a checkpoint, whole or not at all."""
+        content = io.BytesIO()  # PyTorch hides why it could not write a file
+        torch.save(checkpoint, content)
+        with written_whole(path, overwrite=True) as partial:
+            partial.write_bytes(content.getbuffer())

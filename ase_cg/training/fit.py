@@ -1,6 +1,7 @@
 """Fit the network with Lightning: callbacks, checkpoints, processes; and what came out."""
 
 import logging
+import shutil
 import signal
 import threading
 import warnings
@@ -19,9 +20,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ase_cg.data.graph import n_pairs
 from ase_cg.errors import DivergenceError, InputError, reason
+from ase_cg.files import written_whole
 from ase_cg.progress import Progress
 from ase_cg.threads import threads_for
-from ase_cg.training.callbacks import EpochProgress, EpochRecord, Interruption, Patience, RelocatableCheckpoint
+from ase_cg.training.callbacks import (
+    EpochProgress,
+    EpochRecord,
+    Interruption,
+    Patience,
+    RelocatableCheckpoint,
+    WholeCheckpointIO,
+)
 from ase_cg.training.data import TrainingData
 from ase_cg.training.distributed import Launch, on_first_process, process_rank
 from ase_cg.training.flow_objective import FlowObjective
@@ -100,10 +109,8 @@ def fit(
         callbacks = [*_callbacks(settings, place, simulation), record, best, _last_checkpoint(place)]
         interruption = Interruption()
         trainer = _trainer(settings, place, [EpochProgress(progress, objective.loss_unit), interruption, *callbacks])
-        resumed = on_first_process(place.last.is_file)
-        if resumed:
-            _read_checkpoint(place.last)
-        with _interruptible(interruption):
+        resumed = on_first_process(lambda: _resumable(place.last))
+        with _interruptible(interruption), _disk_errors(place):
             trainer.fit(
                 objective,
                 data.loader("train", settings, seed),
@@ -172,12 +179,15 @@ def _last_checkpoint(place: Place) -> ModelCheckpoint:
 
 def _trainer(settings: TrainingSection, place: Place, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     device, launch = place.device, place.launch
-    together: dict[str, Any] = {"devices": 1 if device.index is None else [device.index]}
+    together: dict[str, Any] = {
+        "devices": 1 if device.index is None else [device.index],
+        "plugins": [WholeCheckpointIO()],
+    }
     if launch is not None:
         together = {
             "devices": launch.processes_a_node,
             "num_nodes": launch.nodes,
-            "plugins": [launch.environment],
+            "plugins": [launch.environment, WholeCheckpointIO()],
             # Constants of the energy, such as the last bias, have no gradient of forces.
             "strategy": DDPStrategy(find_unused_parameters=True),
             "use_distributed_sampler": False,
@@ -194,6 +204,45 @@ def _trainer(settings: TrainingSection, place: Place, callbacks: list[lightning.
         num_sanity_val_steps=0,
         **together,
     )
+
+
+def _resumable(last: Path) -> bool:
+    """Return whether there is a checkpoint to go on from; where the last is damaged or missing, the best becomes it.
+
+    Raises
+    ------
+    InputError
+        If there are damaged ones only.
+    """
+    best = last.with_name("best.ckpt")
+    if not last.is_file() and not best.is_file():
+        return False
+    try:
+        _read_checkpoint(last)
+    except InputError as error:
+        if not best.is_file():
+            raise
+        epoch = int(_read_checkpoint(best)["epoch"]) + 1
+        with written_whole(last, overwrite=True) as partial:
+            shutil.copyfile(best, partial)
+        warnings.warn(
+            f"{error.args[0].partition(';')[0]}; the training goes on from the best one, after epoch {epoch}",
+            UserWarning,
+            stacklevel=2,
+        )
+    return True
+
+
+@contextmanager
+def _disk_errors(place: Place) -> Iterator[None]:
+    """Say of a full disk what is kept, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or place.folder} could not be written ({error.strerror or error}); the last checkpoint "
+            "in the folder is kept: make room, and give the same command again, which goes on from it"
+        ) from error
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ase_cg.errors import InputError
-from ase_cg.files import locked, read_record, write_record
+from ase_cg.files import is_empty, locked, read_record, refuse_links_out, write_record
 from ase_cg.training.distributed import Launch, on_first_process
 from ase_cg.training.table import TABLE_NAME, network_names
 
@@ -41,7 +41,7 @@ def prepare_folder(folder: Path, identity: dict[str, Any], result: str, session:
 def _prepare(folder: Path, identity: dict[str, Any], result: str, session: Session) -> bool:
     record = folder / RECORD
     if not record.is_file():
-        if folder.exists() and any(folder.iterdir()):
+        if not is_empty(folder):
             raise InputError(f"{folder} is not empty and holds no training; choose another folder")
         write_record(record, identity)
     elif not session.overwrite:
@@ -53,6 +53,7 @@ def _prepare(folder: Path, identity: dict[str, Any], result: str, session: Sessi
         if (folder / result).is_file():
             return True
     session.held.enter_context(locked(folder / "training"))
+    refuse_links_out(folder)
     if session.overwrite:
         _discard(folder, result)
         write_record(record, identity)

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
-from ase_cg.errors import DivergenceError
+from ase_cg.errors import DivergenceError, InputError
 from ase_cg.files import json_text, read_record, write_record, written_whole
 
 TABLE_NAME = "trainings"
@@ -51,11 +52,21 @@ def network_name(noise_std: float | None, seed: int) -> str:
 
 
 def network_names(recipe: dict[str, Any]) -> list[str]:
-    """Return the names of the folders of all networks of a recipe as it is recorded; none where it is one alone."""
+    """Return the names of the folders of all networks of a recipe as it is recorded; none where it is one alone.
+
+    Raises
+    ------
+    InputError
+        If the record is damaged: its noise levels or seeds are no numbers.
+    """
     levels, training = recipe.get("noise_std"), recipe.get("training", {})
     if not isinstance(levels, list):
         return []
-    return [network_name(level, seed) for level in levels for seed in training["seeds"] or [training["seed"]]]
+    seeds = training["seeds"] or [training["seed"]]
+    numbers = all(type(level) in {int, float, NoneType} for level in levels)
+    if not numbers or not isinstance(seeds, list) or any(type(seed) is not int for seed in seeds):
+        raise InputError(f"noise levels {levels!r} and seeds {seeds!r} of a training are no numbers")
+    return [network_name(level, seed) for level in levels for seed in seeds]
 
 
 def best_row(rows: list[Row], select: Literal["validation_loss", "simulation"]) -> Row:

@@ -16,6 +16,7 @@ from ase_cg.labels.base import LabelSource
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
+from ase_cg.seeds import torch_seed
 from ase_cg.training.checks import check_recorded_forces, warn_of_suspicious_data
 from ase_cg.training.data import TrainingData, as_tensor, kept_frames, read_training_data
 from ase_cg.training.distributed import on_first_process, training_together
@@ -145,7 +146,7 @@ def _train_one(
     flow = recipe.flow_kernel
     labels = _labels(recipe.labels, data, noise_std) if flow is None else []
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(torch_seed(seed))
         backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
     simulation = _simulation(recipe, data)
     identity = {"dataset": data.hash, "recipe": _dumped(recipe)}

@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ase_cg.seeds import Seed
 from ase_cg.settings import Rate, Section, Time, relative
 from ase_cg.units import quantity, whole_ratio
 
 Index = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]  # what PyTorch's generators take
 
 
 class ValidationSimulationSection(Section):
@@ -27,7 +27,7 @@ class ValidationSimulationSection(Section):
     pairs: list[tuple[Index, Index]] | None = Field(default=None, min_length=1)
     bins: int = Field(default=30, ge=2)
     reference: Path | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     compile: bool = False  # anew for every simulation, whose weights are others
 
     @field_validator("friction")

@@ -18,6 +18,7 @@ import pytest
 
 from ase_cg import analyze, simulate
 from ase_cg.analysis.describe import describe
+from ase_cg.data.trajectory_writer import Hdf5TrajectoryWriter
 from ase_cg.dynamics import finish, prepare
 from ase_cg.dynamics import simulate as simulate_module
 from ase_cg.dynamics.interruption import Interrupted
@@ -306,19 +307,17 @@ def test_a_full_disk_stops_the_run_with_all_that_was_reported(prior_file, datase
 
 
 def test_a_disk_that_fills_while_the_end_is_written_loses_nothing(prior_file, dataset_file, tmp_path, monkeypatch):
-    from mdtraj.formats import HDF5TrajectoryFile
+    """The errors of HDF5, in the middle of a file, at its start and when it is closed; real limits: test_full_disk."""
 
     def full(*_, **__):
-        raise RuntimeError("Problems appending the elements")  # PyTables' words
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(HDF5TrajectoryFile, "write", full)
-        with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
-            simulate(prior_file, tmp_path / "s", start=dataset_file, **OPTIONS)
-    with monkeypatch.context() as patch:
-        patch.setattr(HDF5TrajectoryFile, "__init__", full)  # where there is not even room for the file's header
-        with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
-            simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
+    for name in ("extend", "__init__", "close"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Hdf5TrajectoryWriter, name, full)
+            with pytest.raises(InputError, match=r"could not be written .* all 60 frames"):
+                simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
+        assert not list((tmp_path / "s").glob("*.h5"))
     simulate(prior_file, tmp_path / "s", start=dataset_file, resume=True, **OPTIONS)
     whole = simulate(prior_file, tmp_path / "whole", start=dataset_file, **OPTIONS)
     assert same(contents(whole), contents(tmp_path / "s"))

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +61,13 @@ def test_a_compiled_model_is_the_model_and_is_kept(name, capsys):
     found, compiled_forces = made.energy_and_forces(torch.tensor(frames[20:23]))
     assert relative(compiled_forces, forces) < 1e-5
     assert torch.allclose(found, energy, rtol=1e-5, atol=1e-5)
+    # Closer than the check went, the model itself is evaluated: for the second replica only.
+    close = frames[20:23].copy()
+    close[1, 4] = close[1, 0] + [0.0, 0.03, 0.0]
+    with pytest.warns(UserWarning, match="two beads came within 0.03 Å"):
+        _, near = made.energy_and_forces(torch.tensor(close))
+    assert relative(near[1], exact(model, close)[1][1]) < 1e-5
+    assert torch.equal(near[[0, 2]], compiled_forces[[0, 2]])
     assert "Compiling" in capsys.readouterr().err
     again = model.compile(replicas=3, frames=frames[:5])
     assert "Compiling" not in capsys.readouterr().err
@@ -80,6 +89,15 @@ def test_whole_steps_and_chunks(monkeypatch):
     for found, expected in zip(stepped, parts, strict=True):
         assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
     assert energies.shape == stepped[3].shape == (5,)
+    # A step that brings beads together is redone with the model itself.
+    close = x.clone()
+    close[3, 4] = close[3, 0] + 0.02
+    with pytest.warns(UserWarning, match="came within"):
+        stepped = made.make_step(integrator, quiet=True)(close, 0 * v, 0 * forces, 0 * noise)
+    parts = integrator.advance(close, 0 * v, 0 * forces, 0 * noise, made.energy_and_forces)
+    for found, expected in zip(stepped, parts, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert relative(stepped[2][3], exact(model, stepped[0].numpy())[1][3]) < 1e-5
     # Another temperature, another time step: the same code with other numbers.
     faster = Leap(0.02, integrator.masses, 2 * integrator.gain)
     monkeypatch.setattr(packages, "write_package", pytest.fail)
@@ -250,31 +268,39 @@ def test_frames_are_kept_in_the_model_file(tmp_path):
 def test_the_cache_is_limited_and_cleared(tmp_path, monkeypatch):
     monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir(mode=0o700)
-    for number in range(3):
-        place = cache.entry(f"{number}")
+    keys = [f"{number:032x}" for number in range(3)]
+    for number, key in enumerate(keys):
+        place = cache.entry(key)
         assert place.read() is None
         place.package.write_bytes(b"x" * 1000)
         place.write({"number": number})
         os.utime(place.record, (number, number))
     assert cache.cached_size() == (3, 3000)
-    assert cache.entry("0").read() == {"number": 0}  # used now, so it is the youngest
+    assert cache.entry(keys[0]).read() == {"number": 0}  # used now, so it is the youngest
     cache.prune(2000)
-    assert [cache.entry(f"{i}").read() is not None for i in range(3)] == [True, False, True]
-    cache.entry("2").package.unlink()
-    assert cache.entry("2").read() is None
-    cache.entry("0").package.chmod(0o666)
+    assert [cache.entry(key).read() is not None for key in keys] == [True, False, True]
+    cache.entry(keys[2]).package.unlink()
+    assert cache.entry(keys[2]).read() is None
+    cache.entry(keys[0]).package.chmod(0o666)
     with pytest.raises(InputError, match="can be written by others"):
-        cache.entry("0").read()
-    (tmp_path / "cache" / "kept.txt").write_text("not ours")
-    for name, age in (("old", 7200), ("young", 10)):
-        unfinished = tmp_path / "cache" / f".partial-{name}.pt2"
+        cache.entry(keys[0]).read()
+    for name in ("kept.txt", "mine.json", "mine.so", "mine.pt2"):
+        (tmp_path / "cache" / name).write_text("not ours")
+    for name, age in (("0" * 4, 7200), ("1" * 4, 10)):
+        unfinished = tmp_path / "cache" / f".partial-{name * 8}.pt2"
         unfinished.touch()
         os.utime(unfinished, (time.time() - age,) * 2)
     result = CliRunner().invoke(app, ["cache"])
     assert result.output.startswith("1 packages, 0.0 MB, in")
     result = CliRunner().invoke(app, ["cache", "--clear"])
     assert result.output.startswith("1 packages, 0.0 MB, deleted from")
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".partial-young.pt2", "kept.txt"]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
+        f".partial-{'1' * 32}.pt2",
+        "kept.txt",
+        "mine.json",
+        "mine.pt2",
+        "mine.so",
+    ]
     assert cache.cached_size() == (0, 0)
 
 
@@ -345,7 +371,60 @@ def test_one_process_compiles_and_others_wait_and_damaged_packages_are_made_agai
     assert compile_one().read_text() == "package"
     assert len(written) == 3
     assert cache.cached_size()[0] == 1
-    assert [path.suffix for path in sorted(package.parent.iterdir())] == [".json", ".pt2"]
+    assert [path.suffix for path in sorted(package.parent.iterdir()) if path.is_file()] == [".json", ".pt2"]
+
+
+def test_packages_that_somebody_else_may_have_written_are_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
+    cache.make_folder(tmp_path / "cache")
+    place = cache.entry("0" * 32)
+    place.package.write_bytes(b"x")
+    place.write({})
+    assert place.read() == {}
+    place.package.rename(tmp_path / "elsewhere.pt2")
+    place.package.symlink_to(tmp_path / "elsewhere.pt2")
+    with pytest.raises(InputError, match="is a link"):
+        place.read()
+    place.package.unlink()
+    (tmp_path / "elsewhere.pt2").rename(place.package)
+    (tmp_path / "cache").chmod(0o770)
+    with pytest.raises(InputError, match="can be written by others"):
+        place.read()
+    with pytest.raises(InputError, match="can be written by others"), cache.compiler_folders():
+        pass
+
+
+COMPILE = """
+import os, sys, tempfile, pathlib
+shared = tempfile.gettempdir()
+touched = set()
+def look(event, arguments):
+    if event in {"open", "os.mkdir", "os.rename", "os.listdir", "subprocess.Popen"}:
+        touched.update(word for word in str(arguments).split("'") if "torchinductor_" in word)
+sys.addaudithook(look)
+from tests.inference.conftest import chain_model
+from ase_cg.inference.compiled import compile_model
+compiled = compile_model(chain_model("schnet", 5)[0], replicas=2, quiet=True)
+assert compiled.chunk_function is not None
+assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ and "TRITON_CACHE_DIR" not in os.environ
+print(sorted(touched), any(pathlib.Path(shared).glob("torchinductor_*")))
+"""
+
+
+def test_the_compiler_keeps_nothing_in_the_shared_temporary_folder(tmp_path):
+    """Neither its libraries nor its precompiled headers; a trap is where it would look by default."""
+    (tmp_path / "tmp").mkdir()
+    environment = dict(os.environ) | {"ASE_CG_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        environment.pop(name, None)
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[] False"), done.stderr
+    for part in ("", "inductor", "triton"):
+        assert (tmp_path / "cache" / part).stat().st_mode & 0o777 == 0o700
+    assert any((tmp_path / "cache" / "inductor").iterdir())
 
 
 def test_a_folder_of_others_is_left_as_it_is(tmp_path, monkeypatch):
@@ -357,6 +436,14 @@ def test_a_folder_of_others_is_left_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         cache.make_folder(tmp_path / "file" / "cache")
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(InputError, match="is a link"):
+        cache.make_folder(tmp_path / "link")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(InputError, match="belongs to another user"):
+        cache.make_folder(tmp_path / "real")
+    monkeypatch.undo()
     monkeypatch.setenv("ASE_CG_CACHE", "here")
     assert cache.cache_folder() == Path.cwd() / "here"
     monkeypatch.setenv("ASE_CG_CACHE", "~/here")

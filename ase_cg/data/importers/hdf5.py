@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from ase_cg.data.importers.frames import Frames, chunk_frames
 from ase_cg.errors import InputError, hint, reason
+from ase_cg.hdf5 import declared_unit, numeric_array, open_hdf5
+from ase_cg.mdtraj_hdf5 import cell_arrays, cell_vectors, read_topology
 
 if TYPE_CHECKING:
     from ase_cg.data.importers import Source
@@ -28,25 +30,14 @@ def read_hdf5(source: "Source") -> Iterator[Frames]:
         yield from _slices(source.path, *arrays)
 
 
-def open_hdf5(path: Path) -> Any:
-    """Open an HDF5 file for reading."""
-    import h5py
-
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is no HDF5 file or is truncated: {reason(error)}") from error
-
-
 def _mdtraj_arrays(source: "Source", file: Any) -> tuple[Any, Any, Any, str | None, str | None]:
-    positions, forces = file["coordinates"], file.get("forces")
-    if positions.ndim != 3:
-        raise InputError(f"{source.path} holds positions of shape {positions.shape}, not (frames, atoms, 3)")
-    if "topology" in file and positions.shape[1] == source.topology.n_atoms:
-        source.check_atoms(_topology(source.path))
-    cells = None
-    if "cell_lengths" in file and "cell_angles" in file:
-        cells = (file["cell_lengths"], file["cell_angles"])
+    path = source.path
+    positions = numeric_array(file, "coordinates", (None, None, 3), path)
+    n_frames, n_atoms, _ = positions.shape
+    forces = numeric_array(file, "forces", positions.shape, path) if "forces" in file else None
+    if n_atoms == source.topology.n_atoms and (named := read_topology(file, path)) is not None:
+        source.check_atoms(named)
+    cells = cell_arrays(file, n_frames, path)
     declared = None if forces is None else declared_unit(forces)
     return positions, forces, cells, declared_unit(positions) or "nm", declared
 
@@ -63,8 +54,10 @@ def _mlcg_arrays(source: "Source", file: Any) -> tuple[Any, Any, Any, str | None
         raise InputError(f"{source.path} holds {len(names)} molecules; say which with --group, such as {names[0]!r}")
     if group not in names:
         raise InputError(f"{source.path} has no molecule {group!r}; {hint(group, names)}")
-    forces = next((file[group][name] for name in MLCG_FORCES if name in file[group]), None)
-    return file[group][MLCG_COORDINATES], forces, None, None, None
+    positions = numeric_array(file[group], MLCG_COORDINATES, (None, None, 3), source.path)
+    named = next((name for name in MLCG_FORCES if name in file[group]), None)
+    forces = None if named is None else numeric_array(file[group], named, positions.shape, source.path)
+    return positions, forces, None, None, None
 
 
 def mlcg_molecules(file: Any) -> list[str]:
@@ -89,44 +82,21 @@ def mlcg_types(path: Path, group: str | None) -> NDArray[Any] | None:
         return np.asarray(attributes[MLCG_TYPES]) if MLCG_TYPES in attributes else None
 
 
-def declared_unit(array: Any) -> str | None:
-    """Return the unit that an HDF5 array says it has."""
-    units = array.attrs.get("units")
-    return units.decode() if isinstance(units, bytes) else None if units is None else str(units)
-
-
-def _topology(path: Path) -> Any:
-    from mdtraj.formats import HDF5TrajectoryFile
-
-    with HDF5TrajectoryFile(str(path)) as file:
-        return file.topology
-
-
 def _slices(
     path: Path, positions: Any, forces: Any, cells: Any, length_unit: str | None, force_unit: str | None
 ) -> Iterator[Frames]:
-    if forces is not None and forces.shape != positions.shape:
-        raise InputError(f"{path} holds forces of shape {forces.shape} for positions of shape {positions.shape}")
     for start in range(0, len(positions), step := chunk_frames(positions.shape[1])):
         frames = slice(start, start + step)
         try:
             yield Frames(
                 np.asarray(positions[frames]),
                 None if forces is None else np.asarray(forces[frames]),
-                None if cells is None else _vectors(cells[0][frames], cells[1][frames]),
+                None if cells is None else cell_vectors(cells[0][frames], cells[1][frames]),
                 length_unit,
                 force_unit,
             )
         except OSError as error:
             raise InputError(f"{path} is truncated or damaged: {reason(error)}") from error
-
-
-def _vectors(lengths: NDArray[Any], angles: NDArray[Any]) -> NDArray[Any] | None:
-    from mdtraj.utils import lengths_and_angles_to_box_vectors
-
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        return None
-    return np.stack(lengths_and_angles_to_box_vectors(*lengths.T, *angles.T), axis=1)
 
 
 def count_hdf5(source: "Source") -> int | None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from ase_cg.data.importers.frames import Frames, chunk_frames
 from ase_cg.data.truncation import check_complete
 from ase_cg.errors import InputError, reason
+from ase_cg.mdtraj_hdf5 import refuse_unpickling
 
 if TYPE_CHECKING:
     from ase_cg.data.importers import Source
 
-_STRUCTURE_FORMATS = frozenset({".pdb", ".ent", ".gro", ".cif", ".mmcif", ".pdbx", ".gsd", ".lh5"})
+_STRUCTURE_FORMATS = frozenset({".pdb", ".ent", ".gro", ".cif", ".mmcif", ".pdbx", ".gsd"})
 
 
 def read_mdtraj(source: "Source") -> Iterator[Frames]:
@@ -19,6 +20,7 @@ def read_mdtraj(source: "Source") -> Iterator[Frames]:
     import mdtraj
 
     path = source.path
+    refuse_unpickling(path)
     if path.suffix != path.suffix.lower():
         raise InputError(f"{path}: formats are told by suffixes in lower case; rename it to {path.suffix.lower()}")
     options = {} if path.suffix.lower() in _STRUCTURE_FORMATS else {"top": source.topology}

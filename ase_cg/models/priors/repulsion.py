@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.bonded_images import bond_adjacency, bonded_image_edges, chains_of, edges_between_chain_images
 from ase_cg.data.graph import BeadGraph
+from ase_cg.data.neighbors import check_cutoff
 from ase_cg.errors import InputError
 from ase_cg.models.prior_options import RepulsionOptions
 from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, warn_of_rare
@@ -18,7 +20,7 @@ from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, 
 CLOSEST = 0.001  # quantile of the distances that counts as the closest approach
 COST = 0.1  # of kT at the closest approach: next to nothing where the data live
 SWITCH = 0.8  # of the cutoff, where the energy begins to be switched off
-CLOSEST_SQUARED = 1e-4  # Å²; nearer pairs cost what they cost there
+CLOSEST_SQUARED = 1e-24  # Å²; keeps 0/0 away where two beads lie on one spot, which is an error elsewhere
 NUMBERS_AT_ONCE = 5_000_000
 PAIR_SAMPLES = 50_000_000
 
@@ -47,7 +49,9 @@ class Repulsion(PriorTerm):
         self.n_types = len(sigma)
         self.exponent, self.exclude = exponent, exclude
         self.cutoff = math.inf if cutoff is None else float(cutoff)
-        self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        if not self.cutoff > 0:
+            raise InputError(f"the cutoff of the prior {self.name!r} must be a positive number of Å, not {cutoff}")
+        self._last: tuple[tuple[Tensor | None, ...], Tensor, Tensor] | None = None
         self._last_excluded: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -133,13 +137,21 @@ class Repulsion(PriorTerm):
         return zeros.index_add(0, i, share).index_add(0, j, share)
 
     def pairs_of(self, graph: BeadGraph) -> tuple[Tensor, Tensor]:
-        """Return which edges feel the term, and their σ; looked up when the edges are first seen."""
-        if self._last is None or self._last[0] is not graph.edges or self._last[1] is not graph.bead_type:
+        """Return which edges feel the term, and their σ; looked up when the edges are first seen.
+
+        Raises
+        ------
+        InputError
+            If the graph is periodic and the term has no cutoff.
+        """
+        seen = (graph.edges, graph.bead_type, graph.bonds, graph.edge_images)
+        if self._last is None or any(now is not before for now, before in zip(seen, self._last[0], strict=True)):
+            if graph.cell is not None:
+                check_cutoff(self.cutoff)
             keep = torch.nonzero(self._feels(graph)).squeeze(1)
             i, j = graph.edges[:, keep]
-            sigma = self.sigma[graph.bead_type[i], graph.bead_type[j]]
-            self._last = (graph.edges, graph.bead_type, keep, sigma)
-        return self._last[2], self._last[3]
+            self._last = (seen, keep, self.sigma[graph.bead_type[i], graph.bead_type[j]])
+        return self._last[1], self._last[2]
 
     def _feels(self, graph: BeadGraph) -> Tensor:
         """Return which edges are pairs that are not excluded, shape (e,).
@@ -147,7 +159,7 @@ class Repulsion(PriorTerm):
         In a cell a pair is excluded only through the images along its bonds, and not through others.
         """
         if graph.cell is not None and graph.edge_images is not None:
-            return ~bonded_edges(graph, self.exclude)
+            return ~bonded_image_edges(graph, self.exclude)
         excluded = self._excluded(graph)
         if not len(excluded):
             return torch.ones_like(graph.edges[0], dtype=torch.bool)
@@ -205,7 +217,7 @@ class ExcludedVolume(Repulsion):
     def _feels(self, graph: BeadGraph) -> Tensor:
         """Return which edges join two chains, shape (e,); an image of a chain is another one."""
         if graph.cell is not None and graph.edge_images is not None:
-            return edges_between_chains(graph)
+            return edges_between_chain_images(graph)
         if self._last_excluded is None or self._last_excluded[0] is not graph.bonds:
             self._last_excluded = (graph.bonds, chains_of(graph.bonds, len(graph.positions)))
         chain = self._last_excluded[1]
@@ -217,7 +229,7 @@ def excluded_keys(bonds: Tensor, n: int, within: int) -> Tensor:
     """Return sorted keys low·n + high of the pairs that at most `within` bonds separate."""
     if within == 0 or not bonds.shape[1]:
         return bonds.new_zeros(0)
-    adjacency = _adjacency(bonds, n)
+    adjacency = bond_adjacency(bonds, n)
     reached = adjacency
     for _ in range(within - 1):
         reached = reached + reached @ adjacency
@@ -225,97 +237,6 @@ def excluded_keys(bonds: Tensor, n: int, within: int) -> Tensor:
     upper = rows < columns
     keys = np.sort(rows[upper].astype(np.int64) * n + columns[upper])
     return torch.from_numpy(keys).to(bonds.device)
-
-
-def bonded_edges(graph: BeadGraph, within: int) -> Tensor:
-    """Return which edges of a periodic graph join beads that at most `within` bonds separate, shape (e,).
-
-    The image counts: the edge has to lead to where the bonds lead.
-    """
-    edges, images = graph.edges.cpu().numpy(), _whole_images(graph)
-    if within == 0 or not graph.bonds.shape[1]:
-        return torch.zeros_like(graph.edges[0], dtype=torch.bool)
-    bonds = graph.bonds.cpu().numpy()
-    steps = graph.bonded_images(*graph.bonds).cpu().numpy().round().astype(np.int64)
-    # Each bond in both directions, sorted by its first bead: first, second, image.
-    directed = np.concatenate([np.column_stack([*bonds, steps]), np.column_stack([*bonds[::-1], -steps])])
-    directed = directed[np.argsort(directed[:, 0], kind="stable")]
-    begin = np.searchsorted(directed[:, 0], np.arange(len(graph.positions) + 1))
-    walks, found = directed, [directed]
-    for _ in range(within - 1):
-        count = np.diff(begin)[walks[:, 1]]
-        nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        following = directed[np.repeat(begin[walks[:, 1]], count) + nth]
-        walks = np.repeat(walks, count, axis=0)
-        walks = np.unique(np.column_stack([walks[:, 0], following[:, 1], walks[:, 2:] + following[:, 2:]]), axis=0)
-        found.append(walks)
-    reached = np.concatenate(found)
-    reach = int(max(np.abs(reached[:, 2:]).max(initial=0), np.abs(images).max(initial=0)))
-    n = len(graph.positions)
-    keys = _image_keys(edges[0], edges[1], images, n, reach)
-    excluded = _image_keys(reached[:, 0], reached[:, 1], reached[:, 2:], n, reach)
-    return torch.from_numpy(np.isin(keys, excluded)).to(graph.edges.device)
-
-
-def edges_between_chains(graph: BeadGraph) -> Tensor:
-    """Return which edges of a periodic graph join two chains, or two images of one, shape (e,).
-
-    A chain that is bonded to its own image is one chain in all of them.
-    """
-    from scipy.sparse.csgraph import breadth_first_order
-
-    n = len(graph.positions)
-    i, j = graph.edges.cpu().numpy()
-    chain = chains_of(graph.bonds, n).cpu().numpy()
-    if not graph.bonds.shape[1]:
-        return torch.from_numpy((i != j) | _whole_images(graph).any(1)).to(graph.edges.device)
-    bonds = graph.bonds.cpu().numpy()
-    steps = graph.bonded_images(*graph.bonds).cpu().numpy().round().astype(np.int64)
-    step_of = {(a, b): s for a, b, s in zip(*bonds.tolist(), steps, strict=True)}
-    step_of |= {(b, a): -s for (a, b), s in step_of.items()}
-    place = np.zeros((n, 3), dtype=np.int64)  # the image in which each bead is, where its chain is whole
-    adjacency = _adjacency(graph.bonds, n)
-    for start in np.unique(chain, return_index=True)[1]:
-        order, before = breadth_first_order(adjacency, int(start), directed=False)
-        for bead in order[1:].tolist():
-            place[bead] = place[before[bead]] + step_of[int(before[bead]), bead]
-    endless = np.zeros(chain.max() + 1, dtype=bool)
-    endless[chain[bonds[0]][(place[bonds[1]] - place[bonds[0]] != steps).any(1)]] = True
-    same = (chain[i] == chain[j]) & (endless[chain[i]] | (_whole_images(graph) == place[j] - place[i]).all(1))
-    return torch.from_numpy(~same).to(graph.edges.device)
-
-
-def _whole_images(graph: BeadGraph) -> NDArray[np.int64]:
-    assert graph.edge_images is not None  # noqa: S101 - of periodic graphs
-    return np.asarray(graph.edge_images.detach().cpu().numpy().round().astype(np.int64))
-
-
-def _image_keys(
-    i: NDArray[np.int64], j: NDArray[np.int64], images: NDArray[np.int64], n: int, reach: int
-) -> NDArray[np.int64]:
-    """Return one number for each pair of beads of n and image of at most `reach`, the same for both directions."""
-    leading = np.sign(images @ np.array([9_000_000_000_000, 3_000_000, 1]))
-    back = (i > j) | ((i == j) & (leading < 0))
-    low, high = np.where(back, j, i), np.where(back, i, j)
-    width = 2 * reach + 1
-    shifted = np.where(back[:, None], -images, images) + reach
-    return np.asarray((low * n + high) * width**3 + shifted @ np.array([width**2, width, 1]))
-
-
-def chains_of(bonds: Tensor, n: int) -> Tensor:
-    """Return which chain each of n beads belongs to, shape (n,)."""
-    from scipy.sparse.csgraph import connected_components
-
-    _, labels = connected_components(_adjacency(bonds, n), directed=False)
-    return torch.from_numpy(labels.astype(np.int64)).to(bonds.device)
-
-
-def _adjacency(bonds: Tensor, n: int) -> Any:
-    from scipy.sparse import csr_array
-
-    i, j = bonds.cpu().numpy()
-    ends = (np.concatenate([i, j]), np.concatenate([j, i]))
-    return csr_array((np.ones(2 * len(i)), ends), shape=(n, n))
 
 
 def switch(distance: Tensor, cutoff: float) -> Tensor:
