@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, SimulationError, hint
-from ase_cg.keys import BEAD_NAME, BEAD_TYPE, MAX_FORCE
+from ase_cg.keys import BEAD_NAME, BEAD_TYPE, COINCIDENT, MAX_BEAD_ENERGY, MAX_FORCE
 from ase_cg.recognition import Recognition, given_topology
 from ase_cg.snapshot import fixed_state
 from ase_cg.temperature_watch import TemperatureWatch
@@ -52,12 +52,17 @@ class CGCalculator(Calculator):
     compile : bool
         Use the compiled form of the model (:meth:`ase_cg.models.model.CGModel.compile`), several to many times faster;
         made at the first evaluation, which takes a minute, and then kept on disk. Its forces agree with the model's to
-        1e-5. Periodic systems, ``energies`` and ``stress`` are evaluated without it.
+        1e-5; where beads are closer than was checked, the model itself is evaluated. Periodic systems, ``energies`` and
+        ``stress`` are evaluated without it.
 
     Raises
     ------
     InputError
-        If the model cannot be read, the device is not there, or a name is not known.
+        If the model cannot be read, the device is not there, or a name is not known; when it is evaluated, if beads
+        are periodic along a direction in which the cell has no vector, in a cell in which the images of bonds cannot be
+        told apart, or with a term without cutoff.
+    SimulationError
+        When it is evaluated, if positions, energy or forces are NaN or beyond all reason, or beads lie on one spot.
 
     Notes
     -----
@@ -262,11 +267,15 @@ class CGCalculator(Calculator):
             energy, forces = molecule.compiled.energy_and_forces_of(positions)
             self.results = {"energy": energy, "free_energy": energy, "forces": forces}
             self._terms = None
-        forces = self.results["forces"]
-        # Written so that a force that is no number fails, too.
-        if not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
+        forces, energy = self.results["forces"], self.results["energy"]
+        # Written so that what is no number fails, too.
+        pair = molecule.eager.coincident_pair(beads) if np.isfinite(positions).all() else None
+        if pair is None and not np.abs(forces).max(initial=0.0) <= MAX_FORCE:
             self.results = {}
             self._fail(positions, forces, molecule.topology)
+        if pair is not None or not abs(energy) <= MAX_BEAD_ENERGY * len(beads):
+            self.results = {}
+            self._fail_energy(pair, energy, molecule.topology)
         self._last_good = positions.copy()
         self._evaluations += 1
         if not self._watch.decided and self._evaluations % WATCH_STRIDE == 0:
@@ -279,10 +288,23 @@ class CGCalculator(Calculator):
         if not np.isfinite(positions).all():
             values, what = positions, "has a position that is no number"
         worst = int(np.nan_to_num(np.abs(values), nan=np.inf).max(1).argmax())
-        since = "; last_good of this error holds the last good frame"
+        raise SimulationError(f"bead {worst} ({topology.names[worst]}) {what}; {self._since}", self._last_good)
+
+    def _fail_energy(self, pair: tuple[int, int] | None, energy: float, topology: BeadTopology) -> None:
+        what = f"the energy is {energy:g} eV, which is NaN or beyond {MAX_BEAD_ENERGY:g} eV for each bead"
+        if pair is not None:
+            i, j = pair
+            what = (
+                f"beads {i} ({topology.names[i]}) and {j} ({topology.names[j]}) are on one spot (nearer than "
+                f"{COINCIDENT} Å), where forces have no direction"
+            )
+        raise SimulationError(f"{what}; {self._since}", self._last_good)
+
+    @property
+    def _since(self) -> str:
         if self._last_good is None:
-            since = "; no frame before it was good"
-        raise SimulationError(f"bead {worst} ({topology.names[worst]}) {what}{since}", self._last_good)
+            return "no frame before it was good"
+        return "last_good of this error holds the last good frame"
 
 
 class _Molecule(NamedTuple):

@@ -1,16 +1,24 @@
 """The model as it is, operation by operation, on the beads of ASE's Atoms."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from numpy.typing import NDArray
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.cells import check_cell, reduction_of, shortest_lattice_vector
 from ase_cg.data.graph import BeadGraph
-from ase_cg.data.neighbors import ALL_PAIRS_LIMIT, NeighborList
+from ase_cg.data.neighbors import ALL_PAIRS_LIMIT, NeighborList, coincident_pair
+from ase_cg.errors import InputError
+from ase_cg.keys import COINCIDENT
 from ase_cg.models.model import CGModel
+from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.threads import threads_for
+
+AMBIGUOUS = 0.2  # Å; where the next image of a bonded bead is not farther by so much, the two are not told apart
 
 
 class EagerEvaluation:
@@ -27,10 +35,16 @@ class EagerEvaluation:
         self._model = model
         self._graph = model.graph(topology)
         self._neighbors = NeighborList(model.cutoff)
+        self._longest_bond = self._rest_length()
+        self._cell: NDArray[np.float64] | None = None
+        self._reduction: NDArray[np.float64] | None = None
+        self._shortest = math.inf
+        self._coincident: tuple[int, int] | None = None
 
     def results(self, beads: Atoms, *, with_stress: bool) -> tuple[dict[str, Any], dict[str, float]]:
         """Return ASE's results by name, and the energies of the terms in eV."""
         graph = self._graph_at(beads)
+        self._coincident = _on_one_spot(graph) if graph.cell is not None else None
         with torch.enable_grad(), threads_for(graph.edges.shape[1]):
             positions = graph.positions.requires_grad_(True)
             strain = torch.zeros(3, 3, dtype=positions.dtype, device=positions.device)
@@ -60,20 +74,69 @@ class EagerEvaluation:
             results["stress"] = full_3x3_to_voigt_6_stress(virial / beads.get_volume())
         return results, {name: float(share.detach().sum()) for name, share in shares.items()}
 
+    def coincident_pair(self, beads: Atoms) -> tuple[int, int] | None:
+        """Return two beads on one spot, or None; images count. For periodic beads those of the last evaluation."""
+        return self._coincident if beads.pbc.any() else coincident_pair(beads.arrays["positions"])
+
+    def _rest_length(self) -> float:
+        """Return the longest equilibrium length in Å of a bond; 0 without any."""
+        bonds = next((term for term in self._model.priors.terms.values() if term.name == HarmonicBonds.name), None)
+        if not isinstance(bonds, HarmonicBonds) or not self._graph.bonds.shape[1]:
+            return 0.0
+        return float(bonds.of_members(self._graph)["equilibrium"].max())
+
+    def _reduced(self, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the reduction of a cell that is not the last one, after it was checked."""
+        if self._reduction is None or self._cell is None or not np.array_equal(self._cell, cell):
+            check_cell(cell, pbc)
+            self._shortest = shortest = shortest_lattice_vector(cell)
+            if shortest < 2 * self._longest_bond:
+                raise InputError(
+                    f"the cell repeats after {shortest:.3g} Å, but bonds are {self._longest_bond:.3g} Å long: which "
+                    f"images they join cannot be told below {2 * self._longest_bond:.3g} Å; make the cell larger"
+                )
+            self._cell, self._reduction = cell.copy(), reduction_of(cell)
+        return self._reduction
+
     def _graph_at(self, beads: Atoms) -> BeadGraph:
         graph = self._graph
         absolute = beads.arrays["positions"]
         dtype, device = graph.positions.dtype, graph.positions.device
         periodic = bool(beads.pbc.any())
-        if periodic or len(beads) > ALL_PAIRS_LIMIT:
+        # Without a cutoff all pairs interact, however many there are.
+        if periodic or (len(beads) > ALL_PAIRS_LIMIT and math.isfinite(self._model.cutoff)):
             cell = np.where(beads.pbc[:, None], beads.cell.array, 0.0)
+            reduction = self._reduced(cell, beads.pbc) if periodic else None
             edges, images = self._neighbors.edges(absolute, cell, beads.pbc)
             graph = graph._replace(edges=edges.to(device))
             if periodic:
                 graph = graph._replace(
                     cell=torch.as_tensor(cell[None], dtype=dtype, device=device),
                     edge_images=images.to(device, dtype),
+                    reduction=torch.as_tensor(reduction, dtype=dtype, device=device)[None],
                 )
         # Far from the origin single precision would be lost on the distance travelled.
         centred = absolute - absolute.mean(0)
-        return graph._replace(positions=torch.as_tensor(centred, dtype=dtype, device=device))
+        graph = graph._replace(positions=torch.as_tensor(centred, dtype=dtype, device=device))
+        if periodic and graph.bonds.shape[1]:
+            self._check_bonds(graph)
+        return graph
+
+    def _check_bonds(self, graph: BeadGraph) -> None:
+        """Check that the image that each bond leads to is well told from the next one."""
+        images, margins = graph.images_and_margins(*graph.bonds)
+        del images
+        doubtful = torch.nonzero(margins < AMBIGUOUS)
+        if len(doubtful):
+            i, j = graph.bonds[:, doubtful[0, 0]].tolist()
+            raise InputError(
+                f"beads {i} and {j} are bonded, but two images of {j} are about as far from {i}, so that the bond "
+                f"cannot be told: the cell, which repeats after {self._shortest:.3g} Å, is too small for this bond"
+            )
+
+
+def _on_one_spot(graph: BeadGraph) -> tuple[int, int] | None:
+    """Return the two beads of an edge shorter than 0.01 Å, or None."""
+    vectors = graph.edge_vectors()
+    near = torch.nonzero((vectors * vectors).sum(-1) < COINCIDENT**2)
+    return None if not len(near) else (int(graph.edges[0, near[0, 0]]), int(graph.edges[1, near[0, 0]]))

@@ -18,7 +18,7 @@ COORDINATES = ArrayKey("coordinates", "(F, N, 3)", "Å")
 FORCES = ArrayKey("forces", "(F, N, 3)", "eV/Å")
 WEIGHTS = ArrayKey("weights", "(F,)", "1")
 WEIGHTS_RECORD = "weights_record"  # attribute: how weights were made, as JSON
-FRAMES_FINGERPRINT = "frames_fingerprint"  # in it: of the frames to which they belong
+FRAMES_SHA256 = "frames_sha256"  # in it: of the frames to which they belong
 TRAJECTORY_LENGTHS = ArrayKey("trajectory_lengths", "(T,)", "frames")
 
 MAPPED_ATOMS = ArrayKey("mapped_atoms", "(n,)", "index in the source trajectories")
@@ -38,6 +38,8 @@ RESIDUE_NUMBERS = ArrayKey("residuenumbers", "(N,)", "as in the PDB")
 CHAINS = ArrayKey("chain", "(N,)", "index")
 
 MAX_FORCE = 1e4  # eV/Å; beyond it positions have exploded
+MAX_BEAD_ENERGY = 1e5  # eV for each bead; beyond it too
+COINCIDENT = 0.01  # Å; nearer beads are on one spot, where forces have no direction
 
 # Names of molecules and recipes become names of HDF5 groups and of folders.
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"  # for re.fullmatch: "$" alone lets a line end follow

@@ -44,7 +44,7 @@ KERNELS: dict[str, dict[str, Any]] = {
     "coupling_wide": {"name": "coupling", "noise_std": 0.1},
     # What the harmonic start does without any training.
     "coupling_untrained": {"name": "coupling", "epochs": 1, "learning_rate": 1e-12, "final_learning_rate": 1e-12},
-    "transition": {"name": "transition", "lag": "10 ps"},
+    "transition": {"name": "transition", "lag": "100 ps"},
 }
 # On all frames of the dipeptide only: as published, no training, other widths, averaged weights; and transitions, whose
 # frames are one trajectory.
@@ -59,7 +59,7 @@ ONCE = (
     "cnf_wide",
 )
 FEWER = ("coupling_once", "coupling_published", "cnf_often")  # on fewer frames of it
-FRAME_INTERVAL = "10 ps"  # of the dipeptide
+FRAME_INTERVAL = "100 ps"  # of the dipeptide: every fifth frame is one of a file whose frames are 500 ps apart
 TIMED_FRAMES = 64  # labelled again, alone, for the time of a frame
 EPOCHS = {"smoke": 1, "quick": 100, "standard": 1000}  # of a flow trained on all frames; ten times as many of fewer
 FIGURES = {"PMF error / kT": ("pmf_error_kT", ".2f"), "Jensen–Shannon / nats": ("jensen_shannon_nats", ".4f")}

@@ -8,6 +8,7 @@ import numpy as np
 
 from ase_cg import Dataset, map_trajectory
 from ase_cg.analysis import NativeStructure, dihedral_angles, radius_of_gyration
+from ase_cg.analysis.markov_weights import weigh
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -45,13 +46,31 @@ class System:
     share: str  # what is counted in one basin
     native: Path | None
     efforts: dict[str, Effort]
+    surface: str  # whose figures are those of the tables
     mapped: Path | None = None  # where there is a dataset already
+    trajectory_starts: str | None = None  # first frames of the trajectories of adaptive sampling
+    weights: dict[str, Any] | None = None  # settings of the Markov model that weighs its frames
 
     def dataset(self, folder: Path) -> Path:
-        """Map the published arrays, as a user would."""
+        """Map the published arrays, as a user would: what models are trained on, not weighted."""
         if self.mapped is not None:
             return self.mapped
-        return self.map_beads(folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces])
+        starts = None if self.trajectory_starts is None else self.folder / self.trajectory_starts
+        return self.map_beads(
+            folder / "reference.h5", self.folder / self.coordinates, [self.folder / self.forces], starts
+        )
+
+    def reference(self, folder: Path) -> Path:
+        """Return what models are compared with: the dataset, weighted where its density is that of the sampling."""
+        dataset, weighted = self.dataset(folder), folder / "weighted.h5"
+        if self.weights is None:
+            return dataset
+        if not weighted.is_file():
+            with Dataset.open(dataset) as opened:
+                if len(opened.only_molecule().trajectory_lengths) == 1:
+                    raise SystemExit(f"{dataset} does not know its trajectories; remove it, to have it made again")
+            weigh(dataset, weighted, native=self.native, quiet=True, **self.weights)
+        return weighted
 
     def one_basin(self, folder: Path) -> Path:
         """Make the dataset of the frames in one basin, from which half of the replicas start."""
@@ -61,7 +80,7 @@ class System:
             np.save(folder / "one_basin.npy", x[self.in_starting_basin(x, self.dataset(folder))])
         return self.map_beads(found, folder / "one_basin.npy", [])
 
-    def map_beads(self, output: Path, coordinates: Path, forces: list[Path]) -> Path:
+    def map_beads(self, output: Path, coordinates: Path, forces: list[Path], starts: Path | None = None) -> Path:
         """Map arrays of the beads, unless it is done."""
         if output.is_file():
             return output
@@ -70,6 +89,7 @@ class System:
             coordinates,
             output,
             forces=forces,
+            trajectory_starts=starts,
             topology=self.topology,
             resolution=self.resolution,
             temperature=self.temperature,
@@ -115,6 +135,7 @@ DIPEPTIDE = System(
     time_step="4 fs",
     share="φ > 0",
     native=None,
+    surface="ramachandran",
     efforts={
         "smoke": Effort(6, 2, 6, "0.4 ps", "0.04 ps", 0.0, compiled=False),
         "quick": Effort(5_000, 500, 64, "100 ps", "0.2 ps", 0.4),
@@ -134,6 +155,9 @@ CHIGNOLIN = System(
     time_step="4 fs",
     share="within 2.5 Å",
     native=DATA / "chignolin_ca_forces" / "chignolin_cln025.pdb",
+    surface="rmsd_radius_of_gyration",  # distances alone cannot see mirror images
+    trajectory_starts="chignolin_trajectory_starts.npy",
+    weights={"lag": 1, "clusters": 60},
     efforts={
         "smoke": Effort(6, 2, 6, "0.4 ps", "0.04 ps", 0.0, compiled=False),
         "quick": Effort(3_000, 1_000, 32, "400 ps", "1 ps", 0.5),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.analysis.backmap import Backmapping, backmapping
-from ase_cg.analysis.bead_frames import beads_of, frames_at, spread_frames
+from ase_cg.analysis.bead_frames import beads_of, spread_frames
 from ase_cg.analysis.ensembles import Ensemble
 from ase_cg.analysis.sources import FrameSource
 from ase_cg.errors import InputError, reason
@@ -179,13 +179,8 @@ def backmap_test(ensembles: Mapping[str, Ensemble], count: int, minimizer: Minim
     minimizer : Minimizer
     """
     return BackmapEnergies(
-        {name: minimizer.minimized(_drawn(ensemble, count))[1] for name, ensemble in ensembles.items()}
+        {
+            name: minimizer.minimized(spread_frames(ensemble.source, count, ensemble.weights))[1]
+            for name, ensemble in ensembles.items()
+        }
     )
-
-
-def _drawn(ensemble: Ensemble, count: int) -> NDArray[np.float32]:
-    if ensemble.weights is None:
-        return spread_frames(ensemble.source, count)
-    weights = np.concatenate(ensemble.weights)
-    drawn = np.random.default_rng(0).choice(len(weights), size=count, p=weights / weights.sum())
-    return frames_at(ensemble.source, np.sort(drawn))

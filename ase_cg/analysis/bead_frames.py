@@ -1,5 +1,6 @@
 """Some frames of a source, and what its beads are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,22 @@ from numpy.typing import NDArray
 
 from ase_cg.analysis.sources import FrameSource, Piece
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.splits import drawn_by_weight
 from ase_cg.mdtraj_hdf5 import TrajectoryFile
 
 
-def spread_frames(source: FrameSource, count: int | None) -> NDArray[np.float32]:
-    """Return frames (F, N, 3) in Å, evenly spaced over all trajectories together; all without a count."""
+def spread_frames(
+    source: FrameSource, count: int | None, weights: Sequence[NDArray[np.float64]] | None = None
+) -> NDArray[np.float32]:
+    """Return frames (F, N, 3) in Å, evenly spaced over all trajectories together; all without a count.
+
+    With weights (F,), one array a piece, they are evenly spaced in the sum of the weights: a frame comes as often as it
+    weighs, and one of weight 0 never.
+    """
     total = source.n_frames
+    if count is not None and weights is not None:
+        joined = np.concatenate(list(weights))
+        return frames_at(source, drawn_by_weight(joined, min(count, int((joined > 0).sum()))))
     wanted = np.arange(total) if count is None else np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
     return frames_at(source, wanted)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test, minimizer_for
-from ase_cg.analysis.bootstrap import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.ensembles import Ensemble, Grid
 from ase_cg.analysis.gather import Gathered, gather, open_inputs
+from ase_cg.analysis.intervals import FEATURES_PREFIX, compared, floor
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace
 from ase_cg.analysis.pareto import pareto_front
 from ase_cg.analysis.slow_coordinates import SlowCoordinates
-from ase_cg.analysis.surfaces import Plane
+from ase_cg.analysis.surfaces import Plane, check_surface
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 from ase_cg.progress import announced
@@ -121,6 +121,7 @@ def analyze(
     backmap: int = 0,
     structure: PathLike | None = None,
     reweight: str = "none",
+    surface: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Comparison:
@@ -131,7 +132,8 @@ def analyze(
     simulation : path, sequence of paths, or mapping of names to paths
         Folders that :func:`ase_cg.simulate` wrote, or datasets with the same beads.
     reference : path
-        Dataset of the all-atom reference, mapped to the same beads. Its frame weights count, if it has any.
+        Dataset of the all-atom reference, mapped to the same beads. Its frame weights count in every figure, if it has
+        any, as do those of a simulation that is a dataset; frames of weight 0 are as if they were not there.
     output : path, optional
         Folder for ``report.html``, figures (PNG, SVG and ``figures.json``), ``table.md`` and ``metrics.json``; without
         it nothing is written.
@@ -155,6 +157,11 @@ def analyze(
         All-atom structure for that, which beads other than Cα need.
     reweight : {"none", "reference", "all"}
         Whose frames get the weights of equilibrium from their Markov models.
+    surface : {"ramachandran", "tica", "pca", "rmsd_radius_of_gyration"}, optional
+        The free-energy surface whose figures stand in the table and have names without a prefix. By default slow
+        coordinates (``tica``, or ``pca`` where frames are no time series) where there is a fold, otherwise
+        ``ramachandran``. ``rmsd_radius_of_gyration`` needs a native structure, and tells mirror images apart, which
+        slow coordinates of distances cannot.
     overwrite, quiet : bool
 
     Returns
@@ -164,8 +171,8 @@ def analyze(
     Raises
     ------
     InputError
-        If something is missing or the beads differ. Of several simulations those that cannot be analyzed are left
-        out, and the report says so.
+        If something is missing, the beads differ, or there is no such surface. Of several simulations those that cannot
+        be analyzed are left out, and the report says so.
     """
     if not 0 <= discard < 1:
         raise InputError(f"discard is a fraction from 0 to below 1, not {discard}")
@@ -173,6 +180,7 @@ def analyze(
         raise InputError(f"a surface needs at least 2 bins, not {bins}")
     if reweight not in REWEIGHTING:
         raise InputError(f"reweight is one of {', '.join(REWEIGHTING)}, not {reweight!r}")
+    check_surface(surface, lag=lag, native=native is not None)
     settings = KineticsSettings(lag, model_lag, clusters, macrostates)
     folder = None if output is None else Path(output)
     if folder is not None and (folder / "metrics.json").exists() and not overwrite:
@@ -184,7 +192,7 @@ def analyze(
     inputs = open_inputs(named_simulations(simulation), reference, prior_simulation, native)
     minimizer = minimizer_for(inputs.reference, structure) if backmap else None
     with announced("Comparing with the reference", quiet=quiet):
-        found = gather(inputs, bins=bins, discard=discard, kinetics=settings, reweight=reweight)
+        found = gather(inputs, bins=bins, discard=discard, kinetics=settings, reweight=reweight, surface=surface)
         energies = None if minimizer is None else backmap_test(found.ensembles, backmap, minimizer)
         comparison = _compare(found, energies)
         if folder is not None:

@@ -70,7 +70,7 @@ def convergence(series: Series, weights: Series | None = None) -> Convergence:
     return Convergence(frames, equal / statistical_inefficiency(series), split_r_hat(series))
 
 
-def statistical_inefficiency(series: Series) -> float:
+def statistical_inefficiency(series: Series, weights: Series | None = None) -> float:
     """Return how many frames are worth one independent frame: 1 + 2 Σ ρ(t), at least 1.
 
     The autocorrelation ρ is that of all trajectories about their common mean, so that trajectories which stay where
@@ -81,16 +81,19 @@ def statistical_inefficiency(series: Series) -> float:
     ----------
     series : list of ndarray, shape (F,)
         One a trajectory, of any lengths.
+    weights : list of ndarray, optional
+        Of the frames: a pair counts by the weight of its first frame, and not at all where its second has none, so that
+        the correlations are those of equilibrium where the weights are (see :func:`fit_tica`).
     """
-    used = [np.asarray(x, dtype=float) for x in series if len(x)]
-    mean = float(np.concatenate(used).mean())
-    longest = max(len(x) for x in used)
+    given = [np.ones(len(x)) for x in series] if weights is None else list(weights)
+    used = [(np.asarray(x, dtype=float), w) for x, w in zip(series, given, strict=True) if len(x)]
+    mean = float(np.average(np.concatenate([x for x, _ in used]), weights=np.concatenate([w for _, w in used])))
+    longest = max(len(x) for x, _ in used)
     products, pairs = np.zeros(longest), np.zeros(longest)
-    for x in used:
-        n = len(x)
-        spectrum = np.fft.rfft(x - mean, 2 * n)
-        products[:n] += np.fft.irfft(np.abs(spectrum) ** 2, 2 * n)[:n]
-        pairs[:n] += n - np.arange(n)
+    for x, w in used:
+        n, there = len(x), w > 0
+        products[:n] += _correlated(w * (x - mean), there * (x - mean))
+        pairs[:n] += _correlated(w, there.astype(float)) if weights is not None else n - np.arange(n)
     variance = products[0] / pairs[0]
     if not variance > 0:
         return 1.0
@@ -104,9 +107,18 @@ def statistical_inefficiency(series: Series) -> float:
     return float(max(1.0, sums[ends[0]] if len(ends) else sums[-1]))
 
 
-def relaxation_time(series: Series) -> float:
-    """Return the integrated autocorrelation time ½ + Σ ρ(t) of a coordinate in frames, one array (F,) a trajectory."""
-    return 0.5 * statistical_inefficiency(series)
+def _correlated(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Σ first(s) second(s + t) over s for each t: shape (F,)."""
+    n = len(first)
+    return np.asarray(np.fft.irfft(np.fft.rfft(first, 2 * n).conj() * np.fft.rfft(second, 2 * n), 2 * n)[:n])
+
+
+def relaxation_time(series: Series, weights: Series | None = None) -> float:
+    """Return the integrated autocorrelation time ½ + Σ ρ(t) of a coordinate in frames, one array (F,) a trajectory.
+
+    Weights (F,) of the frames count as :func:`statistical_inefficiency` says.
+    """
+    return 0.5 * statistical_inefficiency(series, weights)
 
 
 def split_r_hat(series: Series) -> float | None:

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ase_cg.analysis.bootstrap import FEATURE_FIGURES
 from ase_cg.analysis.figures import SERIES_LABELS
-from ase_cg.analysis.record import SURFACES, averages
+from ase_cg.analysis.intervals import FEATURE_FIGURES
+from ase_cg.analysis.record import averages
+from ase_cg.analysis.surfaces import RMSD_AND_SIZE, SURFACES
 from ase_cg.analysis.table import shown_name
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ TITLES = {
     "ramachandran": "Ramachandran free energies",
     "tica": "Free energies of the slow coordinates",
     "pca": "Free energies of the principal components",
+    RMSD_AND_SIZE: "Free energies of RMSD and radius of gyration",
     "bonds": "Bond lengths",
     "angles": "Angles",
     "dihedrals": "Dihedrals",

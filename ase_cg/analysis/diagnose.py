@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ase_cg.analysis.features import bond_lengths
 from ase_cg.data.dataset import Molecule
+from ase_cg.data.force_check import known_check
 from ase_cg.data.splits import drawn_by_weight, spread_frames
 from ase_cg.units import KCAL_PER_MOL, thermal_energy
 
@@ -50,6 +51,9 @@ class Diagnosis:
     virial_ratio, virial_error : float or None
         −⟨x·F⟩ / ((3N − 3) kT), x from the centroid, and its standard error. It is 1 for any unbiased force map in the
         right units (virial theorem).
+    force_check : dict or None
+        What :func:`ase_cg.data.force_check.check_forces` found: virials of bonded pairs and Stein's check, each bead on
+        its own, so that errors do not cancel as in the virial ratio; None without forces.
     effective_frames : float
         (Σw)²/Σw², the number of equally weighted frames that would know as much.
     warnings : list of str
@@ -61,6 +65,7 @@ class Diagnosis:
     force_rms: dict[str, float]
     virial_ratio: float | None
     virial_error: float | None
+    force_check: dict[str, Any] | None
     effective_frames: float
     warnings: list[str]
 
@@ -86,17 +91,20 @@ def diagnose(molecule: Molecule) -> Diagnosis:
     forces = molecule.forces(read)[again].astype(float) if molecule.has_forces else None
     lengths = bond_lengths(positions, molecule.topology.bonds)
     warnings = [*_bond_warnings(molecule, lengths), *_place_warnings(positions), *_duplicate_warnings(molecule)]
-    ratio = error = None
+    ratio = error = check = None
     if forces is not None:
         if molecule.topology.n_beads > 1:
             ratio, error = virial_ratio(positions, forces, molecule.temperature)
+        check = known_check(molecule)
         warnings += [*_virial_warnings(ratio, error, molecule.force_map), *_drift_warnings(forces)]
+        warnings += [check.message(molecule.name, molecule.topology.names)] if check.suspicious else []
     return Diagnosis(
         frames_used=len(frames),
         bonds=_bond_statistics(molecule, lengths),
         force_rms={} if forces is None else _force_rms(molecule, forces),
         virial_ratio=ratio,
         virial_error=error,
+        force_check=None if check is None else check.to_dict(),
         effective_frames=molecule.n_frames if weights is None else float(weights.sum() ** 2 / (weights**2).sum()),
         warnings=warnings,
     )

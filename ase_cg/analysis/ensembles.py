@@ -20,7 +20,7 @@ from ase_cg.analysis.features import (
 from ase_cg.analysis.native import CONTACT_CUTOFF, GDT_CUTOFFS
 from ase_cg.analysis.series import SERIES_UNITS, Arrays
 from ase_cg.analysis.sources import FrameSource, Piece
-from ase_cg.analysis.surfaces import Histogram, Plane
+from ase_cg.analysis.surfaces import RMSD_AND_SIZE, RMSD_AND_SIZE_AXES, Histogram, Plane
 from ase_cg.beads.topology import BeadTopology
 
 MIN_BLOCKS = 10
@@ -100,8 +100,16 @@ class Ensemble:
 
     @property
     def frames(self) -> int:
-        """Number of frames."""
-        return self.source.n_frames
+        """Number of frames that have a weight."""
+        return self.source.n_frames if self.weights is None else sum(int((w > 0).sum()) for w in self.weights)
+
+    @property
+    def equal_frames(self) -> float:
+        """Kish's number of equally weighted frames that would know as much, (Σw)²/Σw²."""
+        if self.weights is None:
+            return float(self.source.n_frames)
+        w = np.concatenate(self.weights)
+        return float(w.sum() ** 2 / (w**2).sum())
 
     def mean(self, name: str) -> float:
         """Return the (weighted) mean of a series."""
@@ -127,10 +135,15 @@ def blocks_of(pieces: Sequence[Piece]) -> list[tuple[Piece, int]]:
     return found
 
 
+def weighing(values: Arrays, weights: Arrays | None) -> Arrays:
+    """Return the values (F, …) of the frames that have a weight, one array a trajectory."""
+    return values if weights is None else [x[w > 0] for x, w in zip(values, weights, strict=True)]
+
+
 def feature_grids(
-    topology: BeadTopology, bonds: Sequence[tuple[float, float] | None], series: Sequence[Mapping[str, Arrays]]
+    topology: BeadTopology, bonds: Sequence[tuple[float, float] | None], sources: Sequence["Frames"]
 ) -> dict[str, Grid]:
-    """Return the bins of every kind of feature, wide enough for all sources."""
+    """Return the bins of every kind of feature, wide enough for the frames of all sources that have a weight."""
     grids = {}
     known = [pair for pair in bonds if pair is not None]
     if known:
@@ -143,12 +156,12 @@ def feature_grids(
     if topology.dihedrals:
         edges = np.linspace(-np.pi, np.pi, _angle_bins(len(topology.dihedrals)) + 1)
         grids["dihedrals"] = Grid(edges, "rad", periodic=True)
-    for name in series[0]:
+    for name in sources[0].series:
         if name == "gdt_ts":  # takes only so many values, each of which gets a bin
             steps = len(GDT_CUTOFFS) * len(representative_beads(topology))
             grids[name] = Grid(np.asarray((np.arange(steps + 2) - 0.5) / steps), SERIES_UNITS[name])
             continue
-        values = [x for one in series for x in one[name]]
+        values = [x for one in sources for x in weighing(one.series[name], one.weights) if len(x)]
         low, high = float(min(x.min() for x in values)), float(max(x.max() for x in values))
         grids[name] = Grid(np.linspace(low, high + max(1e-6, 1e-6 * abs(high)), SCALAR_BINS + 1), SERIES_UNITS[name])
     return grids
@@ -221,11 +234,12 @@ class _Counter:
         for name, values in self._values(number, own, frames).items():
             self.distributions[name][block] += self.grids[name].count(values, weights)
         weight = float(len(frames)) if weights is None else float(weights.sum())
-        if weight > 0:
-            self.contacts += weight * contact_map(frames, CONTACT_CUTOFF, self.beads, weights)
-        found = inverted_fraction(frames, self.topology)
+        if not weight > 0:
+            return
+        self.contacts += weight * contact_map(frames, CONTACT_CUTOFF, self.beads, weights)
+        found = inverted_fraction(frames, self.topology, weights)
         self.has_inverted = found is not None
-        self.inverted += len(frames) * (found or 0.0)
+        self.inverted += weight * (found or 0.0)
         self.total += weight
 
     def _points(self, number: int, own: slice, frames: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
@@ -235,6 +249,9 @@ class _Counter:
                 angles = ramachandran_angles(frames, self.topology)
                 assert angles is not None  # noqa: S101 - the plane exists only where the beads do
                 found[name] = angles
+            elif name == RMSD_AND_SIZE:
+                series = self.known.series
+                found[name] = np.stack([series[axis][number][own] for axis in RMSD_AND_SIZE_AXES], axis=1)
             else:
                 found[name] = self.known.slow[number][own, :2]
         return found
@@ -261,7 +278,7 @@ class _Counter:
             weights=known.weights,
             surfaces={name: Histogram(counts) for name, counts in self.surfaces.items()},
             distributions={name: Histogram(counts) for name, counts in self.distributions.items()},
-            inverted=self.inverted / known.source.n_frames if self.has_inverted else None,
+            inverted=self.inverted / self.total if self.has_inverted and self.total > 0 else None,
             contacts=self.contacts / self.total if self.total > 0 else None,
             convergence=known.convergence,
         )

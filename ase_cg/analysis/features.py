@@ -112,10 +112,13 @@ def ramachandran_angles(frames: Frames, topology: BeadTopology) -> NDArray[np.fl
     return np.concatenate([dihedral_angles(frames, pair) for pair in beads])
 
 
-def inverted_fraction(frames: Frames, topology: BeadTopology) -> float | None:
+def inverted_fraction(
+    frames: Frames, topology: BeadTopology, weights: NDArray[np.float64] | None = None
+) -> float | None:
     """Return the fraction of L residues that have become D, over frames (F, N, 3) and residues, or None without CB.
 
-    A network that sees distances only cannot tell the two apart; the priors must hold them.
+    A network that sees distances only cannot tell the two apart; the priors must hold them. Frames count by their
+    weights (F,), which are not all 0.
     """
     signs = []
     for residue in range(len(topology.residues)):
@@ -123,4 +126,4 @@ def inverted_fraction(frames: Frames, topology: BeadTopology) -> float | None:
         if n is not None and ca is not None and c is not None and cb is not None:
             x = frames.astype(float) - frames[:, ca][:, None]
             signs.append(np.einsum("fx,fx->f", np.cross(x[:, n], x[:, c]), x[:, cb]) < 0)
-    return float(np.mean(signs)) if signs else None
+    return float(np.average(np.mean(signs, axis=0), weights=weights)) if signs else None

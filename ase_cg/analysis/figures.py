@@ -23,7 +23,6 @@ VISIBLE = 5e-4  # of the frames, that may lie beyond either end of an axis
 COLORS = ("tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 DRAWN = 80  # points of a curve
 MAX_PANELS = 20
-TITLES = {"tica": "TICA", "pca": "PCA", "ramachandran": "Ramachandran"}
 SERIES_LABELS = {
     "rmsd": "RMSD / Å",
     "radius_of_gyration": "radius of gyration / Å",
@@ -64,7 +63,7 @@ def plot_surfaces(comparison: "Comparison", plane: str | None = None, axes: Sequ
     ----------
     comparison : Comparison
     plane : str, optional
-        ``ramachandran``, ``tica`` or ``pca``; by default the one of the table.
+        ``ramachandran``, ``tica``, ``pca`` or ``rmsd_radius_of_gyration``; by default the one of the table.
     axes : sequence of matplotlib axes, optional
         One for each ensemble.
     """

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.analysis.convergence import convergence
-from ase_cg.analysis.doubts import doubts
-from ase_cg.analysis.ensembles import Ensemble, Frames, Grid, count_frames, feature_grids
+from ase_cg.analysis.doubts import contradicted_weights, doubts, mirror_doubts
+from ase_cg.analysis.ensembles import Ensemble, Frames, Grid, count_frames, feature_grids, weighing
 from ase_cg.analysis.features import MIN_ALPHAS, ramachandran_beads, representative_beads
-from ase_cg.analysis.kinetics import States, assign, fit_markov_model
+from ase_cg.analysis.kinetics import States, assign
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace, kinetics_of, reference_states
 from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.provenance import provenance
@@ -21,7 +21,7 @@ from ase_cg.analysis.same_beads import check_same_beads
 from ase_cg.analysis.series import read_series
 from ase_cg.analysis.slow_coordinates import FeatureSet, SlowCoordinates, fit_pca, fit_tica, project
 from ase_cg.analysis.sources import FrameSource, open_source
-from ase_cg.analysis.surfaces import Plane
+from ase_cg.analysis.surfaces import RMSD_AND_SIZE, RMSD_AND_SIZE_AXES, Plane, missing_surface
 from ase_cg.analysis.survey import survey
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
@@ -84,12 +84,12 @@ def open_inputs(
         If something is missing, damaged or has other beads.
     """
     notes: list[str] = []
-    target = open_source(reference, "reference")
+    target = _weighing(reference, "reference")
     topology = _checked_reference(target, reference)
     folded = _read_native(native, target, topology, notes)
 
     def opened(name: str, path: Path) -> FrameSource:
-        source = open_source(path, name)
+        source = _weighing(path, name)
         check_same_beads(list(source.beads), list(target.beads), str(path), "the reference")
         return source
 
@@ -99,6 +99,14 @@ def open_inputs(
         if not (models["prior"].record or {}).get("prior_only", True):
             raise InputError(f"{prior} was simulated with the network; give one of `simulate --prior-only`")
     return Inputs(target, topology, models, folded, native, notes)
+
+
+def _weighing(path: PathLike, name: str) -> FrameSource:
+    """Open a source without the frames that have no weight."""
+    source = open_source(path, name).weighing()
+    if not source.pieces:
+        raise InputError(f"{path} has no frame with a weight above 0")
+    return source
 
 
 def _all_that_can(names: Iterable[str], make: Callable[[str], T], notes: list[str]) -> dict[str, T]:
@@ -122,12 +130,20 @@ def _all_that_can(names: Iterable[str], make: Callable[[str], T], notes: list[st
     return found
 
 
-def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSettings, reweight: str) -> Gathered:
-    """Read everything, in the order in which one step needs the other."""
+def gather(
+    inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSettings, reweight: str, surface: str | None
+) -> Gathered:
+    """Read everything, in the order in which one step needs the other.
+
+    Raises
+    ------
+    InputError
+        If no simulation can be analyzed, or there is no surface of the name that was asked for.
+    """
     notes, topology = inputs.notes, inputs.topology
     first = survey(inputs.reference, topology)
     longest = None if first.bonds is None else first.bonds[1]
-    kept = {name: source.discarded(discard) for name, source in inputs.models.items()}
+    kept = {name: source.discarded(discard).weighing() for name, source in inputs.models.items()}
     surveys = {"reference": first} | _all_that_can(kept, lambda name: survey(kept[name], topology, longest), notes)
     if not set(surveys) - {"reference", "prior"}:
         raise InputError(f"no simulation can be analyzed: {notes[-1]}")
@@ -137,8 +153,8 @@ def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSetti
     frames = {name: _frames_of(found.source, topology, inputs.native, slow) for name, found in surveys.items()}
     space, estimated = _estimate_kinetics(frames, slow, kinetics, reweight, notes)
     planes = _planes(frames["reference"], topology, slow, bins)
-    grids = feature_grids(topology, [s.bonds for s in surveys.values()], [f.series for f in frames.values()])
-    main = _main_plane(planes, topology)
+    main = _main_plane(planes, topology, surface)
+    grids = feature_grids(topology, [s.bonds for s in surveys.values()], list(frames.values()))
     gathered = Gathered(
         ensembles={name: count_frames(known, topology, planes, grids) for name, known in frames.items()},
         kinetics=estimated,
@@ -155,6 +171,7 @@ def gather(inputs: Inputs, *, bins: int, discard: float, kinetics: KineticsSetti
         notes=notes,
     )
     notes.extend(doubts(gathered.ensembles, None if main is None else planes[main], slow.labels[0]))
+    notes.extend(mirror_doubts(gathered.ensembles, main, slow.features))
     return gathered
 
 
@@ -189,10 +206,10 @@ def _fit_slow(reference: FrameSource, settings: KineticsSettings, notes: list[st
     """Fit TICA where the reference is a time series, otherwise principal components, and say why."""
     assert reference.topology is not None  # noqa: S101 - checked when it was opened
     features = FeatureSet.of(reference.topology)
-    why = "the lag is 0" if settings.lag == 0 else "its frames are weighted" if reference.weighted else ""
+    why = "the lag is 0" if settings.lag == 0 else ""
     if not why:
         try:
-            slow = fit_tica(reference, features, settings.lag)
+            slow = fit_tica(reference, features, settings.lag, weights=reference.weights())
         except InputError as error:
             why = str(error)
         else:
@@ -229,7 +246,11 @@ def _estimate_kinetics(
             notes.append("without Markov models no frames are reweighted")
         return None, {}
     reference = frames["reference"]
-    space, _, _ = reference_states(reference.slow, reference.series.get("rmsd"), settings)
+    try:
+        space = reference_states(reference.slow, reference.series.get("rmsd"), settings, reference.weights)
+    except InputError as error:
+        notes.append(f"there are no Markov models, because {error}")
+        return None, {}
     found: dict[str, Kinetics] = {}
     for name, known in list(frames.items()):
         lag = settings.lag if name == "reference" or settings.model_lag is None else settings.model_lag
@@ -239,6 +260,7 @@ def _estimate_kinetics(
                 states,
                 space,
                 lag,
+                weights=known.weights,
                 frame_interval=known.source.frame_interval,
                 temperature=known.source.temperature,
             )
@@ -246,13 +268,17 @@ def _estimate_kinetics(
             notes.append(f"{name} has no Markov model, because {error}")
             continue
         notes.extend(f"{name}: {note}" for note in found[name].notes)
+        if known.weights is not None:
+            notes.extend(contradicted_weights(name, found[name]))
         if reweight == "all" or (reweight == "reference" and name == "reference"):
-            frames[name] = _reweighted(known, states, lag, len(space.centers))
+            if known.weights is not None:
+                notes.append(f"{name}: the weights of its frames are replaced by those of its Markov model (reweight)")
+            frames[name] = _reweighted(known, states, found[name])
     return space, found
 
 
-def _reweighted(known: Frames, states: States, lag: int, n_clusters: int) -> Frames:
-    weights = fit_markov_model(states, lag, n_clusters).frame_weights(states)
+def _reweighted(known: Frames, states: States, found: Kinetics) -> Frames:
+    weights = found.model.frame_weights(states)
     judged = convergence([x[:, 0] for x in known.slow], weights)
     return Frames(known.source, known.series, known.slow, weights, judged)
 
@@ -262,14 +288,22 @@ def _planes(reference: Frames, topology: BeadTopology, slow: SlowCoordinates, bi
     if ramachandran_beads(topology):
         planes["ramachandran"] = Plane.ramachandran(bins)
     if slow.matrix.shape[1] >= 2:
-        points: NDArray[np.float64] = np.concatenate([x[:, :2] for x in reference.slow])
+        points: NDArray[np.float64] = np.concatenate(weighing([x[:, :2] for x in reference.slow], reference.weights))
         name = slow.kind.lower()
         planes[name] = Plane.around(name, (slow.labels[0], slow.labels[1]), points, bins)
+    if "rmsd" in reference.series:
+        axes = [np.concatenate(weighing(reference.series[name], reference.weights)) for name in RMSD_AND_SIZE_AXES]
+        labels = ("RMSD / Å", "radius of gyration / Å")
+        planes[RMSD_AND_SIZE] = Plane.around(RMSD_AND_SIZE, labels, np.stack(axes, axis=1), bins)
     return planes
 
 
-def _main_plane(planes: Mapping[str, Plane], topology: BeadTopology) -> str | None:
-    """Return the plane that stands in the table: slow coordinates where there is a fold, otherwise φ and ψ."""
+def _main_plane(planes: Mapping[str, Plane], topology: BeadTopology, wanted: str | None) -> str | None:
+    """Return the plane that stands in the table: the wanted one, or slow coordinates of a fold, otherwise φ and ψ."""
+    if wanted is not None and wanted not in planes:
+        raise InputError(missing_surface(wanted, planes))
+    if wanted is not None:
+        return wanted
     fold = len(representative_beads(topology)) >= MIN_ALPHAS and len(topology.residues) >= MIN_ALPHAS
-    names = sorted(planes, key=lambda name: (name == "ramachandran") == fold)
+    names = sorted(planes, key=lambda name: (name == RMSD_AND_SIZE, (name == "ramachandran") == fold))
     return names[0] if names else None

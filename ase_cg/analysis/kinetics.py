@@ -40,8 +40,8 @@ def assign(series: Series, centers: NDArray[np.float64]) -> States:
     """Return the nearest centre of each frame: one array (F,) a trajectory."""
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(centers)
-    return [np.asarray(tree.query(x)[1], dtype=np.int64) for x in series]
+    found = np.asarray(cKDTree(centers).query(np.concatenate(list(series)))[1], dtype=np.int64)
+    return np.split(found, np.cumsum([len(x) for x in series])[:-1])
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,37 @@ def fit_markov_model(states: States, lag: int, n_clusters: int) -> MarkovModel:
         If all trajectories are shorter than the lag, or no transitions connect any clusters.
     """
     from deeptime.markov import TransitionCountEstimator
-    from deeptime.markov.msm import MaximumLikelihoodMSM
 
     longest = max((len(s) for s in states), default=0)
     if longest <= lag:
         raise InputError(f"every trajectory is shorter than the lag of {lag} frames (the longest has {longest})")
     usable = [s for s in states if len(s) > lag]
     counts = TransitionCountEstimator(lag, "sliding", n_states=n_clusters).fit(usable).fetch_model()
-    connected = counts.submodel_largest(connectivity_threshold=0)
+    return markov_model_of_counts(counts.count_matrix, lag, np.unique(np.concatenate(states)))
+
+
+def markov_model_of_counts(counts: NDArray[np.float64], lag: int, visited: NDArray[np.int64]) -> MarkovModel:
+    """Fit a reversible Markov state model to the largest set of clusters that transitions connect (deeptime).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (clusters, clusters)
+        Transitions from the first cluster to the second within the lag.
+    lag : int
+        In frames.
+    visited : ndarray of int
+        Clusters that hold frames.
+
+    Raises
+    ------
+    InputError
+        If no transitions connect any clusters.
+    """
+    from deeptime.markov import TransitionCountModel
+    from deeptime.markov.msm import MaximumLikelihoodMSM
+
+    model = TransitionCountModel(counts, counting_mode="sliding", lagtime=lag)
+    connected = model.submodel_largest(connectivity_threshold=0)
     if not connected.count_matrix.sum() > 0:
         raise InputError(
             f"at a lag of {lag} frames no cluster is left and reached again, so that none are connected; choose a "
@@ -120,8 +143,7 @@ def fit_markov_model(states: States, lag: int, n_clusters: int) -> MarkovModel:
         )
     msm = MaximumLikelihoodMSM(reversible=True).fit(connected).fetch_model()
     kept = np.asarray(connected.state_symbols, dtype=np.int64)
-    visited = np.unique(np.concatenate(states))
-    return MarkovModel(msm, kept, tuple(int(s) for s in np.setdiff1d(visited, kept)), lag, n_clusters)
+    return MarkovModel(msm, kept, tuple(int(s) for s in np.setdiff1d(visited, kept)), lag, len(counts))
 
 
 @dataclass(frozen=True)

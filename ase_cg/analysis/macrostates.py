@@ -161,8 +161,8 @@ def _number(value: float | None) -> float | None:
 
 
 def reference_states(
-    slow: Series, rmsd: Series | None, settings: KineticsSettings
-) -> tuple[StateSpace, States, MarkovModel]:
+    slow: Series, rmsd: Series | None, settings: KineticsSettings, weights: Series | None = None
+) -> StateSpace:
     """Cluster the reference and find its macrostates.
 
     Parameters
@@ -171,27 +171,54 @@ def reference_states(
     rmsd : list of ndarray, shape (F,), or None
         From the native structure.
     settings : KineticsSettings
+    weights : list of ndarray, shape (F,), optional
+        Of the frames; those of weight 0 are as if they were not there. Otherwise they do not matter: see
+        :func:`kinetics_of`.
 
     Raises
     ------
     InputError
         If all trajectories are shorter than the lag.
     """
-    centers = fit_clusters(slow, settings.clusters)
+    centers = fit_clusters([x for one in _unbroken(slow, weights) for x in one], settings.clusters)
     states = assign(slow, centers)
-    model = fit_markov_model(states, settings.lag, len(centers))
-    macrostates = macrostates_of(model, centers, settings.macrostates)
+    runs = [x for one in _unbroken(states, weights) for x in one]
+    macrostates = macrostates_of(fit_markov_model(runs, settings.lag, len(centers)), centers, settings.macrostates)
     native = None
     if rmsd is not None:
-        nearest = int(np.argmin(np.concatenate(list(rmsd))))
-        native = int(macrostates[np.concatenate(states)[nearest]])
-    return StateSpace(centers, macrostates, native), states, model
+        distances = np.concatenate(list(rmsd))
+        if weights is not None:
+            distances = np.where(np.concatenate(list(weights)) > 0, distances, np.inf)
+        native = int(macrostates[np.concatenate(states)[int(np.argmin(distances))]])
+    return StateSpace(centers, macrostates, native)
+
+
+def _unbroken(series: Sequence[NDArray[Any]], weights: Series | None) -> list[list[NDArray[Any]]]:
+    """Return the stretches of each trajectory between frames of weight 0."""
+    if weights is None:
+        return [[x] for x in series]
+    found = []
+    for x, w in zip(series, weights, strict=True):
+        ends = np.flatnonzero(np.diff((w > 0).astype(int), prepend=0, append=0)).reshape(-1, 2)
+        found.append([x[first:last] for first, last in ends])
+    return found
 
 
 def kinetics_of(
-    states: States, space: StateSpace, lag: int, *, frame_interval: float | None, temperature: float | None
+    states: States,
+    space: StateSpace,
+    lag: int,
+    *,
+    weights: Series | None = None,
+    frame_interval: float | None,
+    temperature: float | None,
 ) -> Kinetics:
     """Return populations, timescales and folding free energy of trajectories sorted into the reference's clusters.
+
+    Transitions count once each, whatever the weights (F,) of the frames: where a trajectory goes does not depend on how
+    often trajectories began there, so that a Markov model needs no weights to give the equilibrium (Prinz et al., J.
+    Chem. Phys. 134, 174105 (2011)). Weights count in the fraction of the frames in each macrostate, and a trajectory
+    ends where a frame of weight 0 lies.
 
     Raises
     ------
@@ -199,36 +226,36 @@ def kinetics_of(
         If all trajectories are shorter than the lag.
     """
     n = space.n_macrostates
-    model = fit_markov_model(states, lag, len(space.centers))
-    drawn = [
-        (fitted.timescales(), macrostate_populations(fitted, space.macrostates, n))
-        for fitted in _resampled(states, lag, len(space.centers))
-    ]
-    factor = np.sqrt(KEPT / (1 - KEPT))
+    trajectories = _unbroken(states, weights)
+    runs = [run for one in trajectories for run in one]
+    model = fit_markov_model(runs, lag, len(space.centers))
+    draws, factor = _resampled(trajectories, lag, len(space.centers))
+    drawn = [(fitted.timescales(), macrostate_populations(fitted, space.macrostates, n)) for fitted in draws]
+    shares = np.ones(sum(map(len, states))) if weights is None else np.concatenate(list(weights))
     populations = macrostate_populations(model, space.macrostates, n)
     energies = [_folding(p, space.native) for _, p in drawn]
     return Kinetics(
         lag=lag,
         frame_interval=frame_interval,
         model=model,
-        implied=implied_timescales(states, model, space.macrostates),
+        implied=implied_timescales(runs, model, space.macrostates),
         timescales=model.timescales(),
-        timescale_errors=factor * np.std([t for t, _ in drawn], axis=0),
+        timescale_errors=factor * np.std([t for t, _ in drawn], axis=0, ddof=1),
         populations=populations,
-        population_errors=np.minimum(factor * np.std([p for _, p in drawn], axis=0), MOST_UNCERTAIN),
-        counted=np.bincount(space.macrostates[np.concatenate(states)], minlength=n) / sum(map(len, states)),
+        population_errors=np.minimum(factor * np.std([p for _, p in drawn], axis=0, ddof=1), MOST_UNCERTAIN),
+        counted=np.bincount(space.macrostates[np.concatenate(states)], shares, minlength=n) / shares.sum(),
         native=space.native,
         free_energy=_folding(populations, space.native),
         free_energy_error=None if space.native is None else factor * _spread(energies),
         temperature=temperature,
-        notes=tuple(_notes(model, states, space)),
+        notes=tuple(_notes(model, runs, space)),
     )
 
 
 def _spread(energies: list[float | None]) -> float:
     """Return the standard deviation; not a number where a draw has never left the native macrostate, or entered it."""
     values = np.array(energies, dtype=float)
-    return float(values.std()) if np.isfinite(values).all() else float("nan")
+    return float(values.std(ddof=1)) if np.isfinite(values).all() else float("nan")
 
 
 def _folding(populations: NDArray[np.float64], native: int | None) -> float | None:
@@ -238,15 +265,23 @@ def _folding(populations: NDArray[np.float64], native: int | None) -> float | No
         return float(np.log(1 - populations[native]) - np.log(populations[native]))
 
 
-def _resampled(states: States, lag: int, n_clusters: int) -> list[MarkovModel]:
-    """Return models of nine tenths of the trajectories, ten times; of too few trajectories tenths of each are drawn."""
-    pieces = [s for s in states if len(s) > lag]
+def _resampled(trajectories: Sequence[States], lag: int, n_clusters: int) -> tuple[list[MarkovModel], float]:
+    """Return models of nine tenths of the trajectories, ten times, and what makes their spread a standard error.
+
+    Of too few trajectories tenths of each are drawn. With a single one the error is not known.
+    """
+    pieces = [[run for run in one if len(run) > lag] for one in trajectories]
+    pieces = [one for one in pieces if one]
     if len(pieces) < RESAMPLES:
-        pieces = [part for s in pieces for part in np.array_split(s, RESAMPLES) if len(part) > lag] or pieces
+        tenths = [[part] for one in pieces for run in one for part in np.array_split(run, RESAMPLES) if len(part) > lag]
+        pieces = tenths or pieces
+    if len(pieces) < 2:
+        return [fit_markov_model(pieces[0], lag, n_clusters)] * RESAMPLES, float("nan")
     rng = np.random.default_rng(0)
-    kept = max(1, round(KEPT * len(pieces)))
+    kept = min(len(pieces) - 1, max(1, round(KEPT * len(pieces))))
     draws = [rng.permutation(len(pieces))[:kept] for _ in range(RESAMPLES)]
-    return [fit_markov_model([pieces[i] for i in draw], lag, n_clusters) for draw in draws]
+    models = [fit_markov_model([run for i in draw for run in pieces[i]], lag, n_clusters) for draw in draws]
+    return models, float(np.sqrt(kept / (len(pieces) - kept)))
 
 
 def _notes(model: MarkovModel, states: States, space: StateSpace) -> list[str]:

@@ -1,42 +1,33 @@
 """Weights of equilibrium for frames of adaptive sampling, from a Markov state model of their trajectories."""
 
 import os
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_cg.analysis.kinetics import (
-    MarkovModel,
-    States,
-    assign,
-    fit_clusters,
-    fit_markov_model,
-    macrostates_of,
-)
+from ase_cg.analysis.equilibrium import Arrays, Averages, EquilibriumDraws, EquilibriumFit, averages
+from ase_cg.analysis.kinetics import macrostates_of
+from ase_cg.analysis.markov_checks import check_connected, check_frames, check_lengths, check_settings, lag_in_frames
 from ase_cg.analysis.native import NativeStructure
 from ase_cg.analysis.record import NEAR_NATIVE
 from ase_cg.analysis.slow_coordinates import FeatureSet, fit_tica, project
 from ase_cg.analysis.sources import FrameSource, open_source
+from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import write_weights
 from ase_cg.errors import InputError
 from ase_cg.files import existing_file, refuse_existing, refuse_input_as_output
+from ase_cg.keys import FRAMES_SHA256
 from ase_cg.progress import Progress
-from ase_cg.units import whole_ratio
 
 PathLike = str | os.PathLike[str]
-Arrays = list[NDArray[np.float64]]
 
-NORMAL_95 = 1.96  # standard errors to either side of a 95 % interval
 LAGS_TRIED = (1, 2, 3, 4, 5)  # multiples of the lag
 CLUSTERS_TRIED = (0.5, 0.75, 1.0, 1.5, 2.0)  # multiples of the number of clusters
 READ_AT_ONCE = 16384  # frames
-NAMED_STATES = 10  # in messages
 
 
 @dataclass(frozen=True)
@@ -72,8 +63,12 @@ class MarkovWeights:
         Fraction of the frames in them.
     by_lag, by_clusters : dict
         Populations with other lags and other numbers of clusters: of each an array, or a sentence why there is none.
-    fingerprint : str
-        Of the frames to which the weights belong.
+    crossings : int
+        How often a trajectory goes from one macrostate to another between neighbouring frames.
+    frames_sha256 : str
+        Of the frames to which the weights belong, :meth:`ase_cg.data.dataset.Molecule.frames_hash`.
+    draws : EquilibriumDraws
+        Of the trajectories, from which errors come.
     """
 
     weights: Arrays
@@ -90,7 +85,9 @@ class MarkovWeights:
     lost: float
     by_lag: dict[int, NDArray[np.float64] | str]
     by_clusters: dict[int, NDArray[np.float64] | str]
-    fingerprint: str
+    crossings: int
+    frames_sha256: str
+    draws: EquilibriumDraws = field(repr=False)
 
     @property
     def notes(self) -> list[str]:
@@ -137,12 +134,29 @@ class MarkovWeights:
             "populations_by_lag_frames": plain(self.by_lag),
             "populations_by_clusters": plain(self.by_clusters),
             "notes": self.notes,
-            "frames_fingerprint": self.fingerprint,
+            "crossings_between_macrostates": self.crossings,
+            FRAMES_SHA256: self.frames_sha256,
         }
 
-    def population(self, chosen: Sequence[NDArray[np.bool_]]) -> float:
-        """Return the weighted fraction of frames that are chosen, one array (F,) a trajectory."""
-        return float(np.average(np.concatenate(list(chosen)), weights=np.concatenate(self.weights)))
+    def average(self, values: NDArray[Any]) -> Averages:
+        """Return the average in equilibrium of a quantity, with its standard error and 95 % interval.
+
+        Parameters
+        ----------
+        values : ndarray, shape (F,) or (F, m)
+            Of each frame of the dataset, in its order; booleans give the population of the chosen frames.
+
+        Raises
+        ------
+        InputError
+            If they are not one for each frame, or not finite.
+        """
+        weights, found = np.concatenate(self.weights), np.asarray(values, dtype=float)
+        if found.ndim not in (1, 2) or len(found) != len(weights):
+            raise InputError(f"values of shape {found.shape} are not one for each of {len(weights)} frames")
+        if not np.isfinite(found).all():
+            raise InputError("values hold some that are no numbers")
+        return averages(weights, found.reshape(len(weights), -1), self.draws)
 
     def write(self, dataset: PathLike, output: PathLike | None = None, *, overwrite: bool = False) -> Path:
         """Write the weights into the dataset that they were made from, or into a copy of it.
@@ -160,8 +174,8 @@ class MarkovWeights:
         InputError
             If they belong to other frames, or something would be overwritten.
         """
-        values = np.concatenate(self.weights)
-        return write_weights(dataset, values, self.to_dict(), output, overwrite=overwrite)
+        weights = np.concatenate(self.weights)
+        return write_weights(dataset, weights, self.to_dict(), output, overwrite=overwrite)
 
 
 def markov_weights(
@@ -205,23 +219,26 @@ def markov_weights(
     Raises
     ------
     InputError
-        If the trajectories are too short for the lag, or clusters are not connected and `drop_disconnected` is false.
+        If the trajectories are too short for the lag, there are too few frames for the clusters, or clusters are not
+        connected and `drop_disconnected` is false.
     """
-    _check(clusters, macrostates, resamples)
+    check_settings(clusters, macrostates, resamples, seed)
     if native is not None:
         existing_file(native, "native structure")
     source = open_source(dataset, "the dataset")
     with Dataset.open(dataset) as opened:
         molecule = opened.only_molecule()
-        frames, fingerprint = _frames_of(lag, molecule.mapping.get("frame_interval")), molecule.fingerprint()
-    _check_lengths(source, frames)
+        frames, frames_sha256 = lag_in_frames(lag, molecule.mapping.get("frame_interval")), molecule.frames_hash()
+    check_lengths(source, frames)
+    check_frames(source, clusters)
     with Progress("Fitting Markov models", resamples, quiet=quiet) as progress:
-        slow = project(source, fit_tica(source, FeatureSet.of(molecule.topology), frames))
+        slow = _slow_coordinates(source, molecule.topology, frames)
         fit = EquilibriumFit.of(slow, frames, clusters, seed)
-        _check_connected(fit, frames, drop=drop_disconnected)
+        check_connected(fit, frames, drop=drop_disconnected)
         member = macrostates_of(fit.model, fit.centers, macrostates)
         names, sets = _sets(member[np.concatenate(fit.states)], dataset, native)
-        populations, errors, intervals = fit.populations(sets, resamples, progress)
+        draws = fit.draws(resamples, progress)
+        populations, errors, intervals = fit.averages(sets, draws)
     values = np.concatenate(fit.weights)
     gone = np.isin(np.concatenate(fit.states), fit.model.disconnected)
     return MarkovWeights(
@@ -239,7 +256,9 @@ def markov_weights(
         lost=float(gone.mean()),
         by_lag={n * frames: _tried(slow, n * frames, clusters, seed, sets) for n in LAGS_TRIED},
         by_clusters={n: _tried(slow, frames, n, seed, sets) for n in (int(m * clusters) for m in CLUSTERS_TRIED)},
-        fingerprint=fingerprint,
+        crossings=fit.crossings(member),
+        frames_sha256=frames_sha256,
+        draws=draws,
     )
 
 
@@ -267,131 +286,17 @@ def weigh(
     return found
 
 
-@dataclass(frozen=True)
-class EquilibriumFit:
-    """Clusters and a Markov state model of trajectories in slow coordinates; see :meth:`of`.
+def _slow_coordinates(source: FrameSource, topology: BeadTopology, lag: int) -> Arrays:
+    """Return time-lagged independent components of all frames: one array (F, d) a trajectory."""
+    from deeptime.numeric import ZeroRankError
 
-    Parameters
-    ----------
-    centers : ndarray, shape (clusters, d)
-    states : list of ndarray, shape (F,)
-        Cluster of each frame, one array a trajectory.
-    model : MarkovModel
-    seed : int
-    """
-
-    centers: NDArray[np.float64]
-    states: States
-    model: MarkovModel
-    seed: int
-
-    @classmethod
-    def of(cls, slow: Arrays, lag: int, clusters: int, seed: int = 0) -> "EquilibriumFit":
-        """Fit to trajectories, one array (F, d) each; the lag is in frames.
-
-        Raises
-        ------
-        InputError
-            If no trajectory is longer than the lag, or no clusters are connected.
-        """
-        centers = fit_clusters(slow, clusters, seed=seed)
-        states = assign(slow, centers)
-        return cls(centers, states, fit_markov_model(states, lag, len(centers)), seed)
-
-    @property
-    def weights(self) -> Arrays:
-        """One array a trajectory, with mean 1."""
-        n = sum(len(x) for x in self.states)
-        return [n * w for w in self.model.frame_weights(self.states)]
-
-    def populations(
-        self, sets: NDArray[np.float64], resamples: int, progress: Progress | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return populations (m,) of sets of frames in equilibrium, standard errors (m,) and 95 % intervals (m, 2).
-
-        Parameters
-        ----------
-        sets : ndarray, shape (F, m)
-            1 where a frame belongs to a set, otherwise 0.
-        resamples : int
-            Draws of as many trajectories, with replacement; clusters stay.
-        progress : Progress, optional
-        """
-        rng = np.random.default_rng(self.seed)
-        drawn = []
-        for _ in range(resamples):
-            drawn.append(self._resampled(rng.integers(0, len(self.states), len(self.states)), sets))
-            if progress is not None:
-                progress.advance(1)
-        populations = np.average(sets, axis=0, weights=np.concatenate(self.weights))
-        return populations, *_spread(np.array(drawn), populations)
-
-    def _resampled(self, sample: NDArray[np.int64], sets: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the populations of sets of frames (F, m) by a model of the trajectories that were drawn."""
-        states = [self.states[i] for i in sample]
-        ends = np.cumsum([len(x) for x in self.states])
-        rows = np.concatenate([np.arange(ends[i] - len(self.states[i]), ends[i]) for i in sample])
-        try:
-            model = fit_markov_model(states, self.model.lag, self.model.n_clusters)
-        except InputError:  # no transitions were drawn
-            return np.full(sets.shape[1], np.nan)
-        return np.asarray(np.average(sets[rows], axis=0, weights=np.concatenate(model.frame_weights(states))))
-
-
-def _check(clusters: int, macrostates: int, resamples: int) -> None:
-    for name, value in (("clusters", clusters), ("macrostates", macrostates), ("resamples", resamples)):
-        if value < 2:
-            raise InputError(f"{name} must be at least 2, not {value}")
-    if macrostates > clusters:
-        raise InputError(f"{macrostates} macrostates need at least as many clusters, not {clusters}")
-
-
-def _frames_of(lag: int | str, interval: str | None) -> int:
-    """Return a lag in frames."""
-    if isinstance(lag, str) and lag.strip().isdigit():
-        lag = int(lag)
-    if isinstance(lag, str):
-        if interval is None:
-            raise InputError(
-                f"a lag of {lag!r} needs the time between frames, which the dataset does not know; give the lag in "
-                "frames, or map again with --frame-interval"
-            )
-        return whole_ratio(lag, interval, ("lag", "time between frames"))
-    if lag < 1:
-        raise InputError(f"the lag is a whole number of frames from 1, not {lag}")
-    return lag
-
-
-def _check_lengths(source: FrameSource, lag: int) -> None:
-    lengths = [piece.length for piece in source.pieces]
-    usable = sum(length > lag for length in lengths)
-    if not usable:
+    features = FeatureSet.of(topology)
+    try:
+        return project(source, fit_tica(source, features, lag))
+    except ZeroRankError as error:
         raise InputError(
-            f"{source.path}: none of {len(lengths)} trajectories is longer than the lag of {lag} frames (the longest "
-            f"has {max(lengths)}); choose a lag of at most {max(lengths) - 1}"
-        )
-    if 2 * usable < len(lengths):
-        warnings.warn(
-            f"only {usable} of {len(lengths)} trajectories are longer than the lag of {lag} frames; the others are "
-            "weighted, but show no transitions",
-            stacklevel=3,
-        )
-
-
-def _check_connected(fit: EquilibriumFit, lag: int, *, drop: bool) -> None:
-    missing = fit.model.disconnected
-    if not missing:
-        return
-    counts = np.bincount(np.concatenate(fit.states), minlength=len(fit.centers))
-    if not drop:
-        named = ", ".join(str(state) for state in missing[:NAMED_STATES])
-        more = f" and {len(missing) - NAMED_STATES} more" if len(missing) > NAMED_STATES else ""
-        raise InputError(
-            f"at a lag of {lag} frames {len(missing)} of {len(fit.centers)} clusters are not both reached from the "
-            f"others and left again: {named}{more}, with {counts[list(missing)].sum() / counts.sum():.1%} of the "
-            "frames; choose a shorter lag or fewer clusters, add trajectories that connect them, or give these frames "
-            "no weight with --drop-disconnected (drop_disconnected=True)"
-        )
+            f"{source.path}: {features.names} are the same in all frames, so that nothing slow is found"
+        ) from error
 
 
 def _sets(
@@ -404,18 +309,6 @@ def _sets(
         names.append(f"within {NEAR_NATIVE:g} Å of the native structure")
         columns.append(_near_native(dataset, native))
     return tuple(names), np.stack(columns, axis=1).astype(float)
-
-
-def _spread(
-    drawn: NDArray[np.float64], populations: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return standard errors and 95 % intervals of populations (m,) from samples (resamples, m)."""
-    usable = drawn[np.isfinite(drawn).all(1)]
-    least = 1e-9
-    odds = [np.log(p / (1 - p)) for p in (np.clip(x, least, 1 - least) for x in (usable, populations))]
-    half = NORMAL_95 * odds[0].std(0, ddof=1)
-    ends = np.stack([odds[1] - half, odds[1] + half], axis=1)
-    return usable.std(0, ddof=1), 1 / (1 + np.exp(-ends))
 
 
 def _tried(slow: Arrays, lag: int, clusters: int, seed: int, sets: NDArray[np.float64]) -> NDArray[np.float64] | str:

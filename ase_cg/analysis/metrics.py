@@ -4,33 +4,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 Probabilities = NDArray[np.float64]
-EMPTY = 1e-6  # stands for the probability of a bin that one side has never visited
+OF_UNIFORM = 0.1  # smallest probability that is told from 0, in parts of a uniform distribution's
+COMMON = 0.95  # of the weight lies in the bins that are common
 
 
-def pmf_error(p: Probabilities, q: Probabilities) -> float:
-    """Return √Σ w (ln p − ln q)², w = (p + q)/2, in kT.
+def smallest_probability(bins: int, *effective_samples: float) -> float:
+    """Return the probability below which two surfaces are not told apart.
 
-    Summed over bins filled in either; a bin empty on one side counts as 10⁻⁶ there.
+    A tenth of a uniform distribution's, or what half an independent frame is worth of the side that has fewer:
+    neither grid nor sample resolves less. On a grid it is the same for all samples that are large enough, so that a
+    figure does not change with their size.
+
+    Parameters
+    ----------
+    bins : int
+        Of the whole grid.
+    effective_samples : float
+        Independent frames of each side; none for distributions that are known exactly.
+    """
+    return max([OF_UNIFORM / bins, *(0.5 / max(n, 1.0) for n in effective_samples)])
+
+
+def pmf_error(p: Probabilities, q: Probabilities, smallest: float | None = None) -> float:
+    """Return √Σ w (F_p − F_q)² in kT, w = (p + q)/2, with free energies F = −½ ln(p² + ε²).
+
+    F is −ln p where p is well above ε, and −ln ε where it is well below: what a sample cannot resolve does not count.
 
     Parameters
     ----------
     p, q : ndarray, shape (bins,)
         Probabilities on the same grid.
+    smallest : float, optional
+        ε; :func:`smallest_probability` of the grid by default.
     """
-    filled = (p > 0) | (q > 0)
-    a, b = (np.where(x[filled] > 0, x[filled], EMPTY) for x in (p, q))
-    return float(np.sqrt((0.5 * (p + q)[filled] * (np.log(a) - np.log(b)) ** 2).sum()))
+    chosen = smallest_probability(len(p)) if smallest is None else smallest
+    return float(np.sqrt(squared_pmf_error(p, q, chosen)))
+
+
+def squared_pmf_error(
+    p: Probabilities, q: Probabilities, smallest: float, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Return Σ w (F_p − F_q)² in kT² of several pairs of distributions, see :func:`pmf_error`.
+
+    Parameters
+    ----------
+    p, q : ndarray, shape (…, bins)
+    smallest : float
+    chosen : ndarray, shape (bins,), optional
+        Bins over which is summed; all by default.
+
+    Returns
+    -------
+    ndarray, shape (…)
+    """
+    difference = 0.5 * np.log((p**2 + smallest**2) / (q**2 + smallest**2))
+    terms = 0.5 * (p + q) * difference**2
+    return np.asarray((terms if chosen is None else np.where(chosen, terms, 0.0)).sum(-1))
+
+
+def common_bins(p: Probabilities, q: Probabilities, share: float = COMMON) -> NDArray[np.bool_]:
+    """Return the fewest bins that hold a share of (p + q)/2: shape (bins,). Rare basins lie outside them."""
+    middle = 0.5 * (p + q)
+    order = np.argsort(-middle, kind="stable")
+    count = 1 + int(np.searchsorted(np.cumsum(middle[order]), share * middle.sum()))
+    found = np.zeros(len(middle), dtype=bool)
+    found[order[:count]] = True
+    return found
 
 
 def jensen_shannon(p: Probabilities, q: Probabilities) -> float:
     """Return the Jensen–Shannon divergence of two distributions on the same grid, in nats (0 … ln 2)."""
+    return float(jensen_shannon_divergences(p, q))
+
+
+def jensen_shannon_divergences(p: Probabilities, q: Probabilities) -> NDArray[np.float64]:
+    """Return Jensen–Shannon divergences in nats of several pairs of distributions (…, bins): shape (…)."""
     middle = 0.5 * (p + q)
 
-    def relative_entropy(x: Probabilities) -> float:
-        filled = x > 0
-        return float((x[filled] * np.log(x[filled] / middle[filled])).sum())
+    def relative_entropy(x: Probabilities) -> NDArray[np.float64]:
+        ratio = np.divide(x, middle, out=np.ones_like(middle), where=np.broadcast_to(x > 0, middle.shape))
+        return np.asarray((x * np.log(ratio)).sum(-1))
 
-    return max(0.0, 0.5 * (relative_entropy(p) + relative_entropy(q)))
+    return np.maximum(0.0, 0.5 * (relative_entropy(p) + relative_entropy(q)))
 
 
 def wasserstein(p: Probabilities, q: Probabilities, width: float) -> float:

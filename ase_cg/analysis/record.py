@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_cg.analysis.convergence import relaxation_time
-from ase_cg.analysis.surfaces import Plane
+from ase_cg.analysis.surfaces import SURFACES, Plane
 
 if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison
     from ase_cg.analysis.ensembles import Ensemble
-
-SURFACES = {
-    "ramachandran": "(φ, ψ), all residues pooled",
-    "tica": "the two slowest time-lagged independent components of the reference",
-    "pca": "the first two principal components of the reference",
-}
 
 
 def record(comparison: "Comparison") -> dict[str, Any]:
@@ -23,6 +17,7 @@ def record(comparison: "Comparison") -> dict[str, Any]:
     ensembles = comparison.ensembles
     return {
         "definitions": definitions(comparison),
+        "main_surface": comparison.main,
         "rows": comparison.rows,
         "features": _features(comparison),
         "pareto_front": comparison.pareto,
@@ -61,7 +56,7 @@ def definitions(comparison: "Comparison") -> dict[str, str]:
         "interval": "value ± 1.96 standard errors: bootstrap over trajectories or blocks of time; for the floor over "
         "random halves",
         "floor": "the same figures between two random halves of the reference, mean over 200 divisions",
-        "surface": "none" if main is None else SURFACES[main.name],
+        "surface": "none" if main is None else f"{main.name}: {SURFACES[main.name]}",
         "grid": "none" if main is None else grid_of(main),
         "slow_coordinates": f"{comparison.slow.kind} of {comparison.slow.features.names}"
         + (f", lag {comparison.slow.lag} frames" if comparison.slow.lag else ""),
@@ -93,7 +88,7 @@ def averages(ensemble: "Ensemble") -> dict[str, float]:
 
 def gyration_relaxation(ensemble: "Ensemble") -> dict[str, float | None]:
     """Return the relaxation time of the radius of gyration, in frames, and in ps where the files say the times."""
-    frames = relaxation_time(ensemble.series["radius_of_gyration"])
+    frames = relaxation_time(ensemble.series["radius_of_gyration"], ensemble.weights)
     interval = ensemble.source.frame_interval
     return {"frames": frames, "ps": None if interval is None else frames * interval}
 

@@ -82,7 +82,8 @@ def html_report(comparison: "Comparison", pictures: Mapping[str, tuple[bytes, in
     pictures : mapping
         What :func:`light_picture` gave of each figure, by its name.
     """
-    tables = [(heading or "Distance from the reference", *make(comparison)) for heading, make in TABLES.items()]
+    distance = f"Distance from the reference (surface: {comparison.main or 'none'})"
+    tables = [(heading or distance, *make(comparison)) for heading, make in TABLES.items()]
     shown = [_table(*table) for table in tables if len(table[1]) > 1]
     parts = [_summary(comparison), shown[0], _notes(comparison), "<h2>More tables</h2>", *shown[1:]]
     parts.append("<h2>Figures</h2>")
@@ -101,7 +102,7 @@ def _summary(comparison: "Comparison") -> str:
         clauses = []
         if error is not None:
             compared = "" if floor is None else f" (two halves of the reference: {floor:.2f} kT)"
-            clauses.append(f"a PMF error of {error:.2f} kT{compared}")
+            clauses.append(f"a PMF error of {error:.2f} kT on the surface {comparison.main}{compared}")
         if bonds is not None:
             clauses.append(f"bonds wrong by {bonds:.5f} Å on average")
         judged = comparison.ensembles[name].convergence

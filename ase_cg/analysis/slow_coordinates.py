@@ -1,5 +1,6 @@
 """Slow coordinates: time-lagged independent components of the reference, or principal components without time."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.analysis.features import dihedral_angles, pair_distances, ramachandran_beads, representative_beads
-from ase_cg.analysis.sources import FrameSource
+from ase_cg.analysis.sources import FrameSource, Piece
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError
 
@@ -94,18 +95,29 @@ class SlowCoordinates:
 
 
 def fit_tica(
-    source: FrameSource, features: FeatureSet, lag: int, n_coordinates: int = MAX_COORDINATES
+    source: FrameSource,
+    features: FeatureSet,
+    lag: int,
+    n_coordinates: int = MAX_COORDINATES,
+    *,
+    weights: Sequence[NDArray[np.float64]] | None = None,
 ) -> SlowCoordinates:
     """Fit time-lagged independent component analysis to a source, streamed (deeptime, reversible, kinetic map).
+
+    A pair of frames counts by the weight of its first. Where weights are the density of equilibrium over that of the
+    sampling, such pairs are those of a trajectory in equilibrium, whatever the starts were (Wu et al., J. Chem. Phys.
+    146, 154104 (2017)). A trajectory ends where a frame of weight 0 lies: no pair reaches over it.
 
     Parameters
     ----------
     source : FrameSource
     features : FeatureSet
     lag : int
-        In frames.
+        In frames; pairs lie within one trajectory.
     n_coordinates : int
         At most.
+    weights : sequence of ndarray, optional
+        Of the frames, shape (F,), one array a piece; by default all count the same.
 
     Raises
     ------
@@ -117,23 +129,25 @@ def fit_tica(
     if lag < 1:
         raise InputError(f"the lag is a whole number of frames from 1, not {lag}")
     estimator = TICA(lagtime=lag, dim=None)
+    covariances = TICA.covariance_estimator(lagtime=lag)
     fitted = False
-    trajectory, carried = -1, np.empty((0, 0))
-    for part, frames in source.chunks():
-        series = features(frames)
+    trajectory, carried, carried_weights = -1, np.empty((0, 0)), np.empty(0)
+    for part, frames, given in _weighted_chunks(source, weights):
+        series, own = features(frames), np.ones(len(frames)) if given is None else given
         if part.trajectory == trajectory:
-            series = np.concatenate([carried, series])
-        if len(series) > lag:
-            estimator.partial_fit((series[:-lag], series[lag:]))
+            series, own = np.concatenate([carried, series]), np.concatenate([carried_weights, own])
+        of_pairs = _pair_weights(own, lag)
+        if of_pairs.any():
+            covariances.partial_fit((series[:-lag], series[lag:]), weights=None if weights is None else of_pairs)
             fitted = True
-        trajectory, carried = part.trajectory, series[-lag:]
+        trajectory, carried, carried_weights = part.trajectory, series[-lag:], own[-lag:]
     if not fitted:
         longest = max((piece.length for piece in source.pieces), default=0)
         raise InputError(
             f"every trajectory of {source.name} is shorter than the lag of {lag} frames (the longest has {longest}); "
             "choose a shorter one with --lag"
         )
-    model = estimator.fetch_model()
+    model = estimator.fit_from_covariances(covariances).fetch_model()
     matrix = np.asarray(model.instantaneous_coefficients)[:, :n_coordinates]
     return SlowCoordinates(
         "TICA",
@@ -145,17 +159,32 @@ def fit_tica(
     )
 
 
+def _pair_weights(weights: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+    """Return the weights of pairs of frames a lag apart: that of the first, 0 where a frame in between has none."""
+    if len(weights) <= lag:
+        return np.empty(0)
+    gone = np.concatenate([[0], np.cumsum(weights <= 0)])
+    return np.where(gone[lag + 1 :] == gone[: -lag - 1], weights[:-lag], 0.0)
+
+
+def _weighted_chunks(
+    source: FrameSource, weights: Sequence[NDArray[np.float64]] | None
+) -> Iterator[tuple[Piece, NDArray[Any], NDArray[np.float64] | None]]:
+    """Give which frames, the frames (F, N, 3) and their weights (F,), some at a time."""
+    place = {piece.trajectory: (number, piece.start) for number, piece in enumerate(source.pieces)}
+    for part, frames in source.chunks():
+        number, first = place[part.trajectory]
+        yield part, frames, None if weights is None else weights[number][part.start - first : part.stop - first]
+
+
 def fit_pca(source: FrameSource, features: FeatureSet, n_coordinates: int = 2) -> SlowCoordinates:
     """Fit principal components of the features, each with variance 1, to a source whose frames are no time series."""
     from deeptime.covariance import Covariance
 
     estimator = Covariance(remove_data_mean=True, bessels_correction=False)
-    weights = source.weights()
-    place = {piece.trajectory: (number, piece.start) for number, piece in enumerate(source.pieces)}
-    for part, frames in source.chunks():
-        number, first = place[part.trajectory]
-        own = None if weights is None else weights[number][part.start - first : part.stop - first]
-        estimator.partial_fit(features(frames), weights=own)
+    for _, frames, weights in _weighted_chunks(source, source.weights()):
+        if weights is None or weights.any():
+            estimator.partial_fit(features(frames), weights=weights)
     model = estimator.fetch_model()
     values, vectors = np.linalg.eigh(model.cov_00)
     kept = [place for place in np.argsort(-values) if values[place] > 1e-12 * values.max()][:n_coordinates]

@@ -131,6 +131,25 @@ class FrameSource:
             ),
         )
 
+    def weighing(self) -> "FrameSource":
+        """Return the source without the frames of weight 0 at both ends of a trajectory.
+
+        Trajectories without any weight are left out. Frames of weight 0 between others stay, and weigh nothing.
+        """
+        weights = self.weights()
+        if weights is None:
+            return self
+        kept, empty = [], {}
+        for piece, own in zip(self.pieces, weights, strict=True):
+            places = np.flatnonzero(own > 0)
+            if len(places):
+                first, last = piece.start + int(places[0]), piece.start + int(places[-1]) + 1
+                kept.append(piece._replace(start=first, stop=last))
+            else:
+                kept.append(piece)
+                empty[piece.trajectory] = f"trajectory {piece.trajectory} has no frame with a weight above 0"
+        return replace(self, pieces=tuple(kept)).without(empty)
+
     def without(self, bad: dict[int, str]) -> "FrameSource":
         """Return the source without some of its trajectories, each with the sentence that says why."""
         return replace(

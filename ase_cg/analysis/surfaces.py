@@ -1,5 +1,6 @@
 """Histograms and free-energy surfaces."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,22 @@ from numpy.typing import NDArray
 from ase_cg.errors import InputError
 
 MARGIN = 0.1
+RMSD_AND_SIZE = "rmsd_radius_of_gyration"
+RMSD_AND_SIZE_AXES = ("rmsd", "radius_of_gyration")
+SURFACES = {
+    "ramachandran": "(φ, ψ), all residues pooled",
+    "tica": "the two slowest time-lagged independent components of the reference",
+    "pca": "the first two principal components of the reference",
+    RMSD_AND_SIZE: "RMSD from the native structure and radius of gyration",
+}
+"""What the axes of each surface are, in words, by its name."""
+NEEDS = {
+    "ramachandran": "residues with the beads C, N, CA, C, N of φ and ψ",
+    "tica": "a reference whose frames are a time series, and a lag above 0",
+    "pca": "a lag of 0, or a reference whose frames are no time series",
+    RMSD_AND_SIZE: "a native structure",
+}
+"""What an analysis must have for each surface, in words, by its name."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ class Plane:
     Parameters
     ----------
     name : str
-        ``ramachandran``, ``tica`` or ``pca``.
+        One of :data:`SURFACES`.
     labels : tuple of (str, str)
         Of the axes, with units.
     x_edges, y_edges : ndarray, shape (bins + 1,)
@@ -71,12 +88,38 @@ class Plane:
     def count(self, points: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return the weights of points (F, 2) in the flattened grid, and at the end of all that lie outside."""
         inside = np.histogram2d(points[:, 0], points[:, 1], bins=[self.x_edges, self.y_edges], weights=weights)[0]
-        total = float(len(points)) if weights is None else float(weights.sum())
-        return np.append(inside.ravel(), max(0.0, total - inside.sum()))
+        edges = np.stack([self.x_edges[[0, -1]], self.y_edges[[0, -1]]], axis=1)
+        beyond = ((points < edges[0]) | (points > edges[1])).any(1)
+        # Not what is missing in the sum: its rounding error would count as a bin that was visited.
+        return np.append(inside.ravel(), beyond.sum() if weights is None else weights[beyond].sum())
 
     def surface(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the free energy in kT on the grid, shape (x bins, y bins), of what :meth:`count` gave."""
         return free_energy(probabilities[:-1].reshape(self.shape))
+
+
+def check_surface(name: str | None, *, lag: int, native: bool) -> None:
+    """Check that there is a surface of this name, as far as that can be told before any frame is read.
+
+    Raises
+    ------
+    InputError
+        If there is none; what there is and what each needs is listed.
+    """
+    if name is None:
+        return
+    if name not in NEEDS:
+        listed = "; ".join(f"{known} (needs {need})" for known, need in NEEDS.items())
+        raise InputError(f"there is no surface {name!r}; choose one of {listed}")
+    if (name == RMSD_AND_SIZE and not native) or (name == "tica" and lag == 0):
+        raise InputError(missing_surface(name))
+
+
+def missing_surface(name: str, there: Iterable[str] = ()) -> str:
+    """Return the sentence that an analysis has no surface of a name, and which it has."""
+    listed = ", ".join(there)
+    option = {RMSD_AND_SIZE: " (--native)", "tica": " (--lag)", "pca": " (--lag 0)"}.get(name, "")
+    return f"the surface {name} needs {NEEDS[name]}{option}" + (f"; here there are {listed}" if listed else "")
 
 
 def free_energy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

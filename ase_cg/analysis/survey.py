@@ -46,6 +46,8 @@ def survey(source: FrameSource, topology: BeadTopology, longest_bond: float | No
     """
     bad: dict[int, str] = {}
     ranges: dict[int, tuple[float, float]] = {}
+    weights = source.weights()
+    place = {piece.trajectory: (n, piece.start) for n, piece in enumerate(source.pieces)}
     for piece, frames in source.chunks():
         number = piece.trajectory
         if number in bad:
@@ -56,12 +58,17 @@ def survey(source: FrameSource, topology: BeadTopology, longest_bond: float | No
             bad[number] = f"trajectory {number} holds positions that are no numbers from frame {frame} on"
         elif topology.bonds:
             lengths = bond_lengths(frames, topology.bonds)
-            if longest_bond is not None and lengths.max() > TORN * longest_bond:
+            if weights is not None:  # frames without weight are as if they were not there
+                index, first = place[number]
+                lengths[weights[index][piece.start - first : piece.stop - first] <= 0] = np.nan
+                if np.isnan(lengths).all():
+                    continue
+            if longest_bond is not None and np.nanmax(lengths) > TORN * longest_bond:
                 frame = piece.start + int(np.flatnonzero((lengths > TORN * longest_bond).any(1))[0])
-                bad[number] = f"trajectory {number} exploded: a bond of {lengths.max():.3g} Å at frame {frame}"
+                bad[number] = f"trajectory {number} exploded: a bond of {np.nanmax(lengths):.3g} Å at frame {frame}"
                 continue
             low, high = ranges.get(number, (np.inf, -np.inf))
-            ranges[number] = min(low, float(lengths.min())), max(high, float(lengths.max()))
+            ranges[number] = min(low, float(np.nanmin(lengths))), max(high, float(np.nanmax(lengths)))
     kept = source.without(bad)
     if not kept.pieces:
         raise InputError(f"{source.path} holds no sound trajectory: {next(iter(bad.values()))}; simulate again")

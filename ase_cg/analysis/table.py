@@ -29,6 +29,7 @@ MORE_COLUMNS = {
     "native_contacts_wasserstein": ("native contacts", "{:.3f}"),
     "ramachandran_jensen_shannon_nats": ("(φ, ψ) Jensen–Shannon / nats", "{:.4f}"),
     "tica_jensen_shannon_nats": ("TICA Jensen–Shannon / nats", "{:.4f}"),
+    "rmsd_radius_of_gyration_jensen_shannon_nats": ("RMSD and radius of gyration Jensen–Shannon / nats", "{:.4f}"),
     "pca_jensen_shannon_nats": ("PCA Jensen–Shannon / nats", "{:.4f}"),
 }
 AVERAGES = {

@@ -75,7 +75,7 @@ def write_atoms(
         raise InputError("side chains come with the structure already; leave --side-chains or --structure out")
     if side_chains:
         check_side_chains(topology.residue_names)
-    beads = spread_frames(opened, frames)
+    beads = spread_frames(opened, frames, opened.weights())
     with announced(f"Rebuilding the atoms of {len(beads)} frames", quiet=quiet):
         made, atoms, energies = _rebuilt(mapped, beads, minimize=minimize, side_chains=side_chains)
         _write(target, made, atoms)

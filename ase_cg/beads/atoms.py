@@ -140,7 +140,10 @@ def read_beads(
     chosen = Resolution.of(resolution if model is None else model.card.resolution)  # type: ignore[arg-type]
     if residues:
         chosen = chosen.model_copy(update={"residues": {**chosen.residues, **residues}})
-    return beads_to_atoms(*read_bead_positions(path, chosen, positions), vocabulary)
+    topology, beads = read_bead_positions(path, chosen, positions)
+    if model is not None:
+        model.check_beads(topology.names)
+    return beads_to_atoms(topology, beads, vocabulary)
 
 
 def read_bead_positions(

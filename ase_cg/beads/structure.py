@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_cg.beads.psf import read_psf
 from ase_cg.beads.residues import CAPS, PARENTS, RESIDUES, WATER_AND_IONS, canonical_name
+from ase_cg.data.cells import reduction_of
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file
 from ase_cg.mdtraj_hdf5 import SUFFIXES, load_trajectory, refuse_unpickling
@@ -126,6 +127,8 @@ def _complete_bonds(
     templated: set[int],
     path: Path,
 ) -> None:
+    if cell is not None:  # in a skewed cell rounding finds the nearest image between reduced vectors only
+        cell = reduction_of(cell) @ cell
     inverse = None if cell is None else np.linalg.pinv(cell)
 
     def distances(first: Sequence[Any], second: Sequence[Any]) -> NDArray[np.float64]:

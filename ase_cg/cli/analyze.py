@@ -38,6 +38,10 @@ def analyze(
     reweight: Annotated[
         str, typer.Option(help="Whose frames its Markov model weights: none, reference or all.")
     ] = "none",
+    surface: Annotated[
+        str | None,
+        typer.Option(help="Of the table: tica, pca, ramachandran or, with --native, rmsd_radius_of_gyration."),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,6 +64,7 @@ def analyze(
         backmap=backmap,
         structure=structure,
         reweight=reweight,
+        surface=surface,
         overwrite=overwrite,
         quiet=quiet,
     )

@@ -18,7 +18,22 @@ def import_torchmdnet_command(
     topology: Annotated[
         list[Path] | None, typer.Option("--topology", "-t", help="PSF or PDB of a molecule the model is for.")
     ] = None,
+    numbering: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of residues in the network: multi-protein, torchmd-exp, or a table of residues and numbers "
+            "(.json, .yaml)."
+        ),
+    ] = None,
+    trained: Annotated[
+        list[str] | None,
+        typer.Option(help="Residue that the training data had, where the checkpoint cannot show it; may be repeated."),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of the model's data, in K.")] = 350.0,
+    repulsion_cutoff: Annotated[
+        float | None,
+        typer.Option(help="Å at which the repulsion ends smoothly; without it, it has no end, and cells are refused."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a published TorchMD-Net network of Cα beads into a model."""
@@ -28,6 +43,18 @@ def import_torchmdnet_command(
 
     refuse_existing(output, overwrite=overwrite)
     topologies = [read_topology(path, "calpha") for path in topology or []]
-    model = import_torchmdnet(checkpoint, priors, topologies, temperature=temperature)
+    model = import_torchmdnet(
+        checkpoint,
+        priors,
+        topologies,
+        numbering=numbering,
+        trained=trained or (),
+        temperature=temperature,
+        repulsion_cutoff=repulsion_cutoff,
+    )
     model.save(output, overwrite=overwrite)
     typer.echo(f"wrote {output}: beads {', '.join(model.vocabulary)}")
+    left_out = model.card.provenance["beads_left_out"]
+    if left_out:
+        first = next(iter(left_out))
+        typer.echo(f"left out: {', '.join(left_out)}; {first}, for instance: {left_out[first]}")

@@ -27,7 +27,7 @@ def show_comparison(comparison: "Comparison", folder: Path) -> None:
     from ase_cg.analysis.table import table_cells
 
     heading, rows = table_cells(comparison)
-    table = Table(*heading)
+    table = Table(*heading, title=f"surface: {comparison.main or 'none'}")
     for row in rows:
         table.add_row(*row)
     out = console()

@@ -51,11 +51,24 @@ def _show_molecule(out: "Console", name: str, molecule: Mapping[str, Any]) -> No
         ratio, error = molecule["virial_ratio"], molecule["virial_error"]
         if ratio is not None:
             _line(out, f"  −⟨x·F⟩ / ((3N − 3) kT) = {ratio:.3f} ± {error:.3f} (1 without bias)")
+        _show_force_check(out, molecule["force_check"])
     if molecule["weights"]:
         _line(out, f"  frames have weights; they are worth {molecule['effective_frames']:.0f} equal ones")
     _show_tables(out, molecule)
     for warning in molecule["warnings"]:
         out.print(f"  warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_force_check(out: "Console", check: Mapping[str, Any]) -> None:
+    if check["verdict"] == "undecided":
+        _line(out, "  forces and positions are not compared: too few frames, or no two beads that are held together")
+        return
+    ratios = ", ".join(f"{r['value']:.2f} ± {r['error']:.2f} (r < {r['reach']:.1f} Å)" for r in check["stein_ratios"])
+    _line(
+        out,
+        f"  forces are {check['verdict']} with positions at {check['temperature']:g} K, p = {check['p']:.2g}; "
+        f"−⟨F·g⟩/(kT ⟨∇·g⟩) = {ratios} (Stein, 1 without bias)",
+    )
 
 
 def _show_tables(out: "Console", molecule: Mapping[str, Any]) -> None:
@@ -84,6 +97,10 @@ def _show_model(out: "Console", described: Mapping[str, Any]) -> None:
         f"{', '.join(described['priors'])}, labels {card['labels']}",
     )
     _line(out, f"  bead types: {', '.join(described['vocabulary'])}")
+    numbering = card["provenance"].get("numbering")
+    if numbering:
+        rows = ", ".join(f"{residue} {row}" for residue, row in numbering["rows"].items())
+        _line(out, f"  imported with the residue numbers {numbering['name']}: {rows}")
     molecules = ", ".join(f"{len(topology['names'])} beads" for topology in card["topologies"])
     _line(out, f"  trained on molecules of {molecules}")
     if described["sharpened_priors"]:

@@ -14,6 +14,10 @@ def train(
     dataset: Annotated[
         Path | None, typer.Option("--dataset", "-d", help="Dataset of beads; by default the recipe's.")
     ] = None,
+    allow_inconsistent_forces: Annotated[
+        bool,
+        typer.Option("--allow-inconsistent-forces", help="Train on forces that do not belong to their positions."),
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -25,7 +29,14 @@ def train(
     from ase_cg.training.distributed import find_launch
     from ase_cg.training.trainer import train as train_recipe
 
-    path = train_recipe(read, output, dataset=dataset, overwrite=overwrite, quiet=quiet)
+    path = train_recipe(
+        read,
+        output,
+        dataset=dataset,
+        allow_inconsistent_forces=allow_inconsistent_forces,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
     launch = find_launch()
     if launch is None or launch.environment.global_rank() == 0:
         typer.echo(f"wrote {path}")

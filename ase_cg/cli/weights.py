@@ -61,7 +61,7 @@ def _show(found: "MarkovWeights") -> None:
     """Print populations, their convergence, and what is in doubt."""
     typer.echo(
         f"lag {found.lag} frames, {found.clusters} clusters; the weights are worth {found.effective_frames:.0f} of "
-        f"{sum(len(w) for w in found.weights)} frames"
+        f"{sum(len(w) for w in found.weights)} frames; {found.crossings} crossings between macrostates"
     )
     rows = zip(found.names, found.raw, found.populations, found.errors, found.intervals, strict=True)
     for name, raw, p, error, ends in rows:

@@ -26,7 +26,7 @@ from ase_cg.keys import (
     DATASET_VERSION,
     FORCE_MAP,
     FORCES,
-    FRAMES_FINGERPRINT,
+    FRAMES_SHA256,
     LABEL_SET_ARRAYS,
     MAPPED_ATOMS,
     NAME_PATTERN,
@@ -64,6 +64,7 @@ class Molecule:
 
     def __init__(self, group: h5py.Group, where: str) -> None:
         self._group = group
+        self._frames_hash: str | None = None
         try:
             self.name = group.name.rsplit("/", 1)[-1]
             self.topology = BeadTopology.from_dict(json.loads(group.attrs["topology"]))
@@ -119,7 +120,19 @@ class Molecule:
     @property
     def weights_record(self) -> dict[str, Any]:
         """How the weights were made, where :meth:`ase_cg.analysis.MarkovWeights.write` made them; otherwise empty."""
-        return dict(json.loads(self._group.attrs.get(WEIGHTS_RECORD, "{}"))) if self.has_weights else {}
+        if not self.has_weights or WEIGHTS_RECORD not in self._group.attrs:
+            return {}
+        try:
+            found = json.loads(self._group.attrs[WEIGHTS_RECORD])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self._where}: the record of its weights is damaged: {reason(error)}") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{self._where}: the record of its weights is damaged: it is no table")
+        return found
+
+    @property
+    def _where(self) -> str:
+        return f"dataset {self._group.file.filename}, molecule {self.name!r}"
 
     def weights(self) -> NDArray[np.float64] | None:
         """Return the weight of each frame, shape (F,), or None where all count the same.
@@ -131,30 +144,27 @@ class Molecule:
         """
         if not self.has_weights:
             return None
-        where = f"dataset {self._group.file.filename}, molecule {self.name!r}"
+        where = self._where
         weights = np.asarray(self._group[WEIGHTS.name], dtype=float)
         if weights.shape != (self.n_frames,):
             raise InputError(f"{where}: weights of shape {weights.shape} do not fit its {self.n_frames} frames")
         check_weights(weights, where)
-        made_for = self.weights_record.get(FRAMES_FINGERPRINT)
-        if made_for is not None and made_for != self.fingerprint():
+        made_for = self.weights_record.get(FRAMES_SHA256)
+        if made_for is not None and made_for != self.frames_hash():
             raise InputError(
                 f"{where}: its weights were made for the frames of another dataset; make them again with `ase-cg "
                 "weights … --overwrite`"
             )
         return weights
 
-    def fingerprint(self) -> str:
-        """Return a hash of the trajectories' lengths and of their first and last frames, in hexadecimal.
-
-        It tells datasets apart without reading them whole.
-        """
-        lengths = np.array(self.trajectory_lengths, dtype="<i8")
-        ends = np.cumsum(lengths)
-        digest = hashlib.sha256(lengths.tobytes())
-        for frames in (ends - lengths, ends - 1):
-            digest.update(self.coordinates(frames).astype("<f4").tobytes())
-        return digest.hexdigest()
+    def frames_hash(self) -> str:
+        """Return the SHA-256 of bead names, trajectory lengths and all coordinates, in hexadecimal."""
+        if self._frames_hash is None:
+            digest = hashlib.sha256(json.dumps(list(self.topology.names)).encode())
+            for key in (TRAJECTORY_LENGTHS, COORDINATES):
+                self._add_array(digest, key.name)
+            self._frames_hash = digest.hexdigest()
+        return self._frames_hash
 
     def source_frames(self) -> NDArray[np.int64] | None:
         """Return the labelled dataset's frame that each frame was made from, shape (F,); None for other datasets."""
@@ -182,13 +192,19 @@ class Molecule:
         meaning = [self.name, self.topology.to_dict(), self.temperature, self.resolution, self.force_map]
         digest.update(json.dumps(meaning, sort_keys=True).encode())
         for key in (*DATASET_ARRAYS, *LABEL_SET_ARRAYS):
-            if key.name not in self._group:
-                continue
-            stored = self._group[key.name]
-            dtype = stored.dtype.newbyteorder("<")
-            digest.update(f"{key.name} {stored.shape} {dtype.str}".encode())
-            for start in range(0, len(stored), GATHERED_ROWS):
-                digest.update(np.ascontiguousarray(stored[start : start + GATHERED_ROWS], dtype=dtype).tobytes())
+            if key.name in self._group:
+                self._add_array(digest, key.name)
+
+    def _add_array(self, digest: "hashlib._Hash", name: str) -> None:
+        """Add an array to a hash, in the type that it is read in: bytes of the file's own types and order differ."""
+        stored = self._group[name]
+        if name in (COORDINATES.name, FORCES.name):
+            dtype = np.dtype("<f4")
+        else:
+            dtype = np.dtype("<i8" if stored.dtype.kind in "iu" else "<f8")
+        digest.update(f"{name} {stored.shape} {dtype.str}".encode())
+        for start in range(0, len(stored), GATHERED_ROWS):
+            digest.update(np.ascontiguousarray(stored[start : start + GATHERED_ROWS], dtype=dtype).tobytes())
 
     def _read(self, name: str, frames: slice | NDArray[np.int64] | None) -> Floats:
         stored = self._group[name]

@@ -26,7 +26,7 @@ from ase_cg.keys import (
     DATASET_VERSION,
     FORCE_MAP,
     FORCES,
-    FRAMES_FINGERPRINT,
+    FRAMES_SHA256,
     LOG_PROB,
     MAPPED_ATOMS,
     NAME_PATTERN,
@@ -247,7 +247,7 @@ def write_weights(
     path : path
     weights : ndarray, shape (F,)
     record : dict
-        How they were made; its ``frames_fingerprint`` has to be that of the molecule.
+        How they were made; its ``frames_sha256`` has to be that of the molecule.
     output : path, optional
         Of the copy.
     overwrite : bool
@@ -265,7 +265,7 @@ def write_weights(
     """
     with Dataset.open(path) as opened:
         molecule = opened.only_molecule()
-        if weights.shape != (molecule.n_frames,) or record.get(FRAMES_FINGERPRINT) != molecule.fingerprint():
+        if weights.shape != (molecule.n_frames,) or record.get(FRAMES_SHA256) != molecule.frames_hash():
             raise InputError(f"the weights belong to other frames than those of {path}; make them from this dataset")
         if molecule.has_weights and output is None and not overwrite:
             raise InputError(f"{path} has frame weights already; replace them with --overwrite (overwrite=True)")

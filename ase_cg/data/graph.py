@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_cg.beads.atoms import bead_types
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.cells import nearest_images, reduction_of
+from ase_cg.errors import InputError
 
 
 class BeadGraph(NamedTuple):
@@ -29,6 +32,8 @@ class BeadGraph(NamedTuple):
         Rows are cell vectors in Å; zero rows where the system is not periodic.
     edge_images : Tensor of shape (e, 3), or None
         Cell images S: the edge's vector is ``positions[j] + S @ cell − positions[i]``.
+    reduction : Tensor of shape (n_molecules, 3, 3), or None
+        Of the cells, see :func:`ase_cg.data.cells.reduction_of`; found anew at each use where it is not given.
     """
 
     positions: Tensor
@@ -41,13 +46,25 @@ class BeadGraph(NamedTuple):
     dihedrals: Tensor
     cell: Tensor | None = None
     edge_images: Tensor | None = None
+    reduction: Tensor | None = None
 
     def edge_vectors(self) -> Tensor:
-        """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å."""
+        """Return the vector from the first to the second bead of each edge, shape (e, 3), in Å.
+
+        Raises
+        ------
+        InputError
+            If there is a cell, but not the images that edges lead to.
+        """
         i, j = self.edges
         vectors = self.positions[j] - self.positions[i]
-        if self.cell is None or self.edge_images is None:
+        if self.cell is None:
             return vectors
+        if self.edge_images is None:
+            raise InputError(
+                "a graph with a cell needs edge_images beside its edges: "
+                "ase_cg.data.neighbors.half_neighbor_list finds both"
+            )
         return vectors + torch.einsum("es,esx->ex", self.edge_images, self.cell[self.molecule[i]])
 
     def bonded_vectors(self, i: Tensor, j: Tensor) -> Tensor:
@@ -55,11 +72,21 @@ class BeadGraph(NamedTuple):
         vectors = self.positions[j] - self.positions[i]
         if self.cell is None:
             return vectors
-        cell = self.cell[self.molecule[i]]
+        return vectors + torch.einsum("es,esx->ex", self.bonded_images(i, j), self.cell[self.molecule[i]])
+
+    def bonded_images(self, i: Tensor, j: Tensor) -> Tensor:
+        """Return the cell images S that bring beads `j` nearest to beads `i`, shape (m, 3), of a periodic system."""
+        return self.images_and_margins(i, j)[0]
+
+    def images_and_margins(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Return these images, and by how many Å the next image is farther away, shape (m,)."""
+        assert self.cell is not None  # noqa: S101 - callers ask for images of periodic systems only
         with torch.no_grad():
-            # Zero rows of the cell have zero columns in its pseudo-inverse: no image is taken along them.
-            images = torch.round(torch.einsum("ex,exs->es", vectors, torch.linalg.pinv(cell)))
-        return vectors - torch.einsum("es,esx->ex", images, cell)
+            reduction = self.reduction
+            if reduction is None:
+                found = np.stack([reduction_of(one) for one in self.cell.detach().cpu().double().numpy()])
+                reduction = torch.from_numpy(found).to(self.cell)
+            return nearest_images(self.positions[j] - self.positions[i], self.cell, reduction, self.molecule[i])
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "BeadGraph":
         """Return the graph on a device, with floating-point tensors of a dtype."""

@@ -3,6 +3,10 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ase_cg.beads.forcemap import ForceMapName
 from ase_cg.beads.resolution import Resolution, ResolutionSpec
@@ -37,7 +41,7 @@ def map_trajectory(
     length_unit: str | None = None,
     force_unit: str | None = None,
     trajectory_length: int | None = None,
-    trajectory_starts: PathLike | None = None,
+    trajectory_starts: PathLike | Sequence[int] | NDArray[np.int64] | None = None,
     frame_interval: str | None = None,
     add: bool = False,
     overwrite: bool = False,
@@ -85,9 +89,9 @@ def map_trajectory(
         Of files that do not declare theirs.
     trajectory_length : int, optional
         A file is several trajectories of so many frames, one after the other.
-    trajectory_starts : path, optional
-        ``.npy`` file with the number of the first frame of each trajectory in the file, counted from 0, where they
-        differ in length.
+    trajectory_starts : path or sequence of int, optional
+        Number of the first frame of each trajectory in the file, counted from 0, where they differ in length; or a
+        ``.npy`` file with them.
     frame_interval : str, optional
         Time between neighbouring frames, such as ``"1 ps"``; flows of transitions have to know it.
     add : bool
@@ -123,11 +127,16 @@ def map_trajectory(
         "length_unit": length_unit,
         "force_unit": force_unit,
         "trajectory_length": trajectory_length,
-        "trajectory_starts": trajectory_starts,
+        "trajectory_starts": _plain(trajectory_starts),
         "frame_interval": frame_interval,
     }
     settings = validated(MoleculeSettings, given, "mapping")
     return map_molecules([settings], output, add=add, overwrite=overwrite, quiet=quiet)
+
+
+def _plain(starts: PathLike | Sequence[int] | NDArray[np.int64] | None) -> Any:
+    """Return the starts of trajectories as settings are written: a path, or a list."""
+    return starts if starts is None or isinstance(starts, str | os.PathLike) else np.asarray(starts).tolist()
 
 
 def map_molecules(

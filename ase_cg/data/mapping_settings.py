@@ -1,5 +1,6 @@
 """Everything that decides how trajectories become a molecule of a dataset."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -59,7 +60,7 @@ class MappingSettings(Section):
         Of files that do not declare theirs.
     trajectory_length : int or None
         A file is several trajectories of so many frames, one after the other.
-    trajectory_starts : Path or None
+    trajectory_starts : Path, list of int, or None
         ``.npy`` file with the number of the first frame of each trajectory in the file, counted from 0, for
         trajectories that differ in length.
     frame_interval : str or None
@@ -84,7 +85,7 @@ class MappingSettings(Section):
     length_unit: str | None = None
     force_unit: str | None = None
     trajectory_length: int | None = Field(default=None, ge=1)
-    trajectory_starts: Path | None = None
+    trajectory_starts: Path | list[int] | None = None
     frame_interval: Time | None = None
 
     @field_validator("frame_interval")
@@ -124,8 +125,10 @@ class MappingSettings(Section):
         update: dict[str, Any] = {
             field: [folder / path.expanduser() for path in getattr(self, field)] for field in FILE_FIELDS
         }
-        for field in ("embeddings", "topology", "trajectory_starts"):
+        for field in ("embeddings", "topology"):
             update[field] = relative(getattr(self, field), folder)
+        if isinstance(self.trajectory_starts, Path):
+            update["trajectory_starts"] = relative(self.trajectory_starts, folder)
         if self.force_map_file is not None:
             update["force_map"] = str(folder / self.force_map_file.expanduser())
         if isinstance(self.resolution, str) and Path(self.resolution).suffix in {".yaml", ".yml"}:
@@ -147,7 +150,7 @@ class MoleculeSettings(MappingSettings):
     def files(self) -> list[Path]:
         """All input files."""
         chosen = (self.embeddings, self.force_map_file, self.trajectory_starts)
-        optional = [path for path in chosen if path is not None]
+        optional = [path for path in chosen if isinstance(path, Path)]
         return [*self.trajectories, *self.forces, *self.weights, *optional, self.topology]
 
     def record(self) -> dict[str, Any]:
@@ -157,8 +160,14 @@ class MoleculeSettings(MappingSettings):
             del described["frame_interval"]
         if self.trajectory_starts is None:
             del described["trajectory_starts"]
-        else:
+        elif isinstance(self.trajectory_starts, Path):
             described["trajectory_starts"] = fingerprint(self.trajectory_starts)
+        else:
+            numbers = ",".join(str(start) for start in self.trajectory_starts)
+            described["trajectory_starts"] = {
+                "count": len(self.trajectory_starts),
+                "sha256": hashlib.sha256(numbers.encode()).hexdigest(),
+            }
         for field in FILE_FIELDS:
             described[field] = [fingerprint(path) for path in getattr(self, field)]
         for field in ("topology", "embeddings"):

@@ -1,8 +1,10 @@
 """The mapping of one molecule: its sources, its bead map, its force map, frame by frame into the dataset."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ from numpy.typing import NDArray
 from ase_cg.beads.mapping import BeadMap, bead_map, linear_map, molecule_atoms
 from ase_cg.beads.structure import Structure, read_structure
 from ase_cg.data.dataset_writer import DatasetWriter, MoleculeWriter
+from ase_cg.data.force_check import ForceChecker
 from ase_cg.data.force_mapping import ForceMap, fit_force_map
 from ase_cg.data.importers import Source
 from ase_cg.data.importers.frames import Frames
 from ase_cg.data.importers.hdf5 import mlcg_types
 from ase_cg.data.mapping_settings import MoleculeSettings
 from ase_cg.data.own_force_map import read_force_map
-from ase_cg.data.weights import check_types, read_trajectory_starts, read_types, read_weights
+from ase_cg.data.weights import check_trajectory_starts, check_types, read_trajectory_starts, read_types, read_weights
 from ase_cg.data.whole import WholeMolecules
 from ase_cg.errors import InputError
 from ase_cg.progress import Progress
@@ -79,15 +82,24 @@ class MoleculeMapping:
             ) as molecule,
             Progress(f"Mapping {settings.name}", total, quiet=quiet) as progress,
         ):
-            square = self._write_frames(molecule, local, force_map, progress)
+            checker = ForceChecker(beads, settings.temperature)
+            square = self._write_frames(molecule, local, force_map, progress, checker)
             if force_map is not None:
-                report = force_map.report | {"rms": float(np.sqrt(square)) / KCAL_PER_MOL}
+                check = checker.result()
+                report = force_map.report | {"rms": float(np.sqrt(square)) / KCAL_PER_MOL, "check": check.to_dict()}
+                if check.suspicious:
+                    warnings.warn(check.message(settings.name, beads.names), UserWarning, stacklevel=4)
                 molecule.write_report(report)
                 if local is not None:
                     molecule.write_maps(self.atoms, local.dense, force_map.matrix)
 
     def _write_frames(
-        self, molecule: MoleculeWriter, local: BeadMap | None, force_map: ForceMap | None, progress: Progress
+        self,
+        molecule: MoleculeWriter,
+        local: BeadMap | None,
+        force_map: ForceMap | None,
+        progress: Progress,
+        checker: ForceChecker,
     ) -> float:
         """Map and append all frames; return the mean square of a component of the mapped forces."""
         squares = count = 0.0
@@ -104,6 +116,7 @@ class MoleculeMapping:
                 _append(molecule, beads, forces, part, self._divisions(starts, done - len(beads), done))
                 progress.advance(len(beads))
                 if forces is not None:
+                    checker.add(beads, forces, part, frames.cells)
                     by_frame = (forces**2).mean((1, 2))
                     squares += float(by_frame.sum() if part is None else part @ by_frame)
                     count += float(len(beads) if part is None else part.sum())
@@ -114,7 +127,7 @@ class MoleculeMapping:
                 )
             if starts is not None and starts[-1] >= done:
                 raise InputError(
-                    f"{self.settings.trajectory_starts}: a trajectory starts at frame {starts[-1]} (counted from 0), "
+                    f"{self._starts_name}: a trajectory starts at frame {starts[-1]} (counted from 0), "
                     f"but {source.path} has only {done} frames"
                 )
         return squares / count if count else 0.0
@@ -164,8 +177,17 @@ class MoleculeMapping:
         return weights
 
     def _trajectory_starts(self) -> NDArray[np.int64] | None:
-        path = self.settings.trajectory_starts
-        return None if path is None else read_trajectory_starts(path)
+        given = self.settings.trajectory_starts
+        if given is None:
+            return None
+        if isinstance(given, Path):
+            return read_trajectory_starts(given)
+        return check_trajectory_starts(np.array(given), "trajectory_starts")
+
+    @property
+    def _starts_name(self) -> str:
+        given = self.settings.trajectory_starts
+        return str(given) if isinstance(given, Path) else "trajectory_starts"
 
     def _divisions(self, starts: NDArray[np.int64] | None, first: int, stop: int) -> NDArray[np.int64]:
         """Return the frames among `first` … `stop` − 1 at which another trajectory begins, counted from `first`."""

@@ -1,10 +1,17 @@
 """Which pairs of beads may interact: all of them while they are few, a neighbour list beyond and with a cell."""
 
+import math
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_cg.errors import InputError
+from ase_cg.keys import COINCIDENT
+
+FEW = 40  # beads, whose pairs are looked at faster than a tree is built
 ALL_PAIRS_LIMIT = 300  # beads; above it a list is shorter than all pairs
 
 
@@ -47,12 +54,58 @@ class NeighborList:
 def half_neighbor_list(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Tensor, Tensor]:
-    """Return all pairs of (images of) beads closer than `cutoff`, each once: edges (2, e) and cell images (e, 3)."""
+    """Return all pairs of (images of) beads closer than `cutoff`, each once: edges (2, e) and cell images (e, 3).
+
+    Raises
+    ------
+    InputError
+        If the cutoff is not finite.
+    """
     from ase.neighborlist import primitive_neighbor_list
 
+    check_cutoff(cutoff)
     first, second, image = primitive_neighbor_list("ijS", pbc, cell, positions, cutoff, self_interaction=False)
     # ASE gives each pair in both directions; a bead and its own image are told apart by the image's sign.
     leading = np.sign(image @ np.array([9e12, 3e6, 1.0]))
     once = (first < second) | ((first == second) & (leading > 0))
     edges = torch.from_numpy(np.stack([first[once], second[once]]).astype(np.int64))
     return edges, torch.from_numpy(image[once].astype(float))
+
+
+def check_cutoff(cutoff: float) -> None:
+    """Check that the cutoff of a periodic system is finite.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    if not math.isfinite(cutoff):
+        raise InputError(
+            "a term of the model has no cutoff, so that in a periodic cell each bead would meet all images of all "
+            "beads; use model.with_cutoff(12.0) instead, whose repulsion ends smoothly at 12 Å (for published TorchMD "
+            "networks `ase-cg import-torchmdnet --repulsion-cutoff 12`), or beads that are not periodic "
+            "(atoms.pbc = False)"
+        )
+
+
+def coincident_pair(positions: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Return two beads that are nearer to each other than 0.01 Å, or None; positions (N, 3) in Å, not periodic."""
+    n = len(positions)
+    if n > FEW:
+        from scipy.spatial import cKDTree
+
+        found = cKDTree(positions).query_pairs(COINCIDENT)
+        return min(found) if found else None
+    i, j = _pairs(n)
+    vectors = positions[i] - positions[j]
+    near = np.einsum("px,px->p", vectors, vectors) < COINCIDENT**2
+    if not near.any():
+        return None
+    first = int(near.argmax())
+    return int(i[first]), int(j[first])
+
+
+@lru_cache(maxsize=16)
+def _pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.triu_indices(n, 1)

@@ -58,6 +58,17 @@ def read_trajectory_starts(path: Path) -> NDArray[np.int64]:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as starts of trajectories: {reason(error)}") from error
+    return check_trajectory_starts(found, str(path))
+
+
+def check_trajectory_starts(found: NDArray[Any], path: str) -> NDArray[np.int64]:
+    """Return the first frames of trajectories, shape (T,), as whole numbers; `path` begins the message of an error.
+
+    Raises
+    ------
+    InputError
+        If they are not whole, do not begin with 0 or do not increase.
+    """
     if found.ndim != 1 or not found.size or found.dtype.kind not in "iuf":
         raise InputError(f"{path} holds an array of shape {found.shape} and type {found.dtype}, not a list of frames")
     starts = found.astype(np.int64) if np.isfinite(found).all() else np.empty(0, dtype=np.int64)

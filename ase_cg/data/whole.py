@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_cg.data.cells import reduction_of
+
 NEIGHBORS = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
 
 
@@ -54,7 +56,7 @@ class WholeMolecules:
         """
         inverse: NDArray[Any] = np.linalg.pinv(cells)
         child, parent = self._tree.T
-        steps = -np.round((positions[:, child] - positions[:, parent]) @ inverse)
+        steps = _nearest(positions[:, child] - positions[:, parent], cells)
         whole = positions
         if steps.any():
             images = np.zeros_like(positions)
@@ -85,6 +87,24 @@ class WholeMolecules:
         for number, piece in enumerate(self._pieces):
             moved[:, piece] += shifts[:, number, None]
         return moved
+
+
+def _nearest(vectors: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the images S for which ``vectors + S @ cells`` are shortest, both (F, m, 3), of cells (F, 3, 3)."""
+    # Cells of one trajectory differ little: what reduces the first one reduces all of them, or nearly.
+    reduction = reduction_of(cells[0].astype(float))
+    reduced = reduction @ cells
+    images = -np.round(vectors @ np.linalg.pinv(reduced))
+    rest = vectors + images @ reduced
+    lengths = np.linalg.norm(reduced, axis=-1)
+    shortest = np.where(lengths > 0, lengths, np.inf).min(-1)
+    # Nothing is nearer than half of the shortest vector of the lattice; beyond, a neighbouring image may be.
+    frame, bond = np.nonzero((rest**2).sum(-1) > (shortest[:, None] / 2) ** 2)
+    if len(frame):
+        others = rest[frame, bond][:, None] + NEIGHBORS @ reduced[frame]
+        distances = (others**2).sum(-1) + 1e-9 * (NEIGHBORS**2).sum(-1)
+        images[frame, bond] += NEIGHBORS[distances.argmin(1)]
+    return np.asarray(images @ reduction)
 
 
 def _spanning_tree(

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.dynamics.noise import random_key
 from ase_cg.errors import InputError
+from ase_cg.seeds import checked_seed
 
 
 def starting_array(positions: ArrayLike, topology: BeadTopology) -> NDArray[np.float64]:
@@ -84,11 +85,14 @@ def replica_keys(seed: ArrayLike, numbers: NDArray[np.int64]) -> list[NDArray[np
     Raises
     ------
     InputError
-        If a seed is negative or no whole number.
+        If a seed is no whole number from 0 to 2⁶⁴ − 1, or there are neither one nor R of them.
     """
-    seeds = np.asarray(seed)
-    if not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
-        raise InputError(f"seeds are whole numbers and must not be negative, not {seed!r}")
+    # Not as an array of numbers, which would hold seeds above 2⁵³ as others.
+    seeds = np.asarray(seed, dtype=object)
     if seeds.ndim == 0:
-        return [random_key(int(seeds), int(number)) for number in numbers]
-    return [random_key(int(one)) for one in per_replica(seeds, len(numbers), "seed").astype(int)]
+        return [random_key(checked_seed(seeds.item()), int(number)) for number in numbers]
+    try:
+        each = np.broadcast_to(seeds, (len(numbers),))
+    except ValueError as error:
+        raise InputError(f"seed must be one number or one for each of {len(numbers)} replicas") from error
+    return [random_key(checked_seed(one)) for one in each]

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_cg.seeds import checked_seed
+
 NUMBERS_PER_BLOCK = 12288  # of a replica: 100 kB, 0.1 ms to draw
 
 Use = Literal["noise", "velocities", "exchanges", "starts"]
@@ -17,7 +19,14 @@ _USES: dict[Use, int] = {"noise": 0, "velocities": 1, "exchanges": 2, "starts": 
 
 
 def random_key(seed: int, number: int = 0) -> NDArray[np.uint64]:
-    """Return the key of a family of random numbers, shape (2,): another for every seed and replica number."""
+    """Return the key of a family of random numbers, shape (2,): another for every seed and replica number.
+
+    Raises
+    ------
+    InputError
+        If the seed is no whole number from 0 to 2⁶⁴ − 1.
+    """
+    seed = checked_seed(seed)
     return np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(2, np.uint64).astype(np.uint64)
 
 

@@ -220,6 +220,9 @@ class ReplicaSimulation:
 
     def check(self) -> None:
         """Stop the replicas that are beyond a limit; the others' state is good from here on."""
+        report = getattr(self.form, "report", None)  # of a compiled model, what its steps met
+        if report is not None:
+            report()
         bad = self._limits.exceeded(self._state)
         if bool(bad.any()):
             self._stop(bad)

@@ -9,6 +9,7 @@ from typing import Any
 from ase_cg.dynamics.integrators import check_integrator
 from ase_cg.errors import InputError
 from ase_cg.files import file_hash, read_record
+from ase_cg.seeds import checked_seed
 from ase_cg.units import quantity, thermal_energy, whole_ratio
 
 CONTENT = ("model", "start", "topology")  # settings that are hashes of files
@@ -56,8 +57,7 @@ class SimulationSettings:
         _ = self.n_frames, self.steps_per_frame
         if not 0 <= quantity(self.friction, "rate") < math.inf:
             raise InputError(f"the friction must be finite and not negative, not {self.friction!r}")
-        if self.seed < 0:
-            raise InputError(f"the seed must not be negative, not {self.seed}")
+        checked_seed(self.seed)
         if self.replicas < 1:
             raise InputError(f"the number of replicas must be at least 1, not {self.replicas}")
         if self.replicas % len(self.temperatures):

@@ -12,6 +12,7 @@ from ase_cg.beads.structure import read_structure
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset import Dataset
 from ase_cg.data.importers import READERS, Source
+from ase_cg.data.whole import WholeMolecules
 from ase_cg.dynamics.noise import generator, random_key
 from ase_cg.dynamics.trajectory import atom_labels, bead_labels
 from ase_cg.errors import InputError, hint
@@ -109,11 +110,11 @@ def read_start(
         raise InputError(f"{path} is no dataset, so there is no molecule {molecule!r} in it")
     if path.suffix.lower() in TRAJECTORIES:
         return _of_trajectory(model, path, replicas, rng, topology)
-    from ase_cg.beads.atoms import bead_types, read_bead_positions
+    from ase_cg.beads.atoms import read_bead_positions
 
     found, positions = read_bead_positions(path, model.card.resolution)
     beads = _whole(found, model)
-    bead_types(beads.names, model.vocabulary)  # refuses beads that the model does not know
+    model.check_beads(beads.names)
     return Start(path.stem, beads, np.repeat(positions[None], replicas, axis=0), (f"start {path}",) * replicas)
 
 
@@ -178,7 +179,14 @@ def _of_trajectory(
     parts = []
     for chunk in Source(path, structure, read_forces=False, n_beads=topology.n_beads).chunks():
         is_beads = mapped is None or chunk.positions.shape[1] == topology.n_beads
-        parts.append(chunk.positions if mapped is None or is_beads else mapped.apply(chunk.positions))
+        x = chunk.positions
+        if chunk.cells is not None:  # a molecule that the box has cut is put together
+            if is_beads:
+                whole = WholeMolecules(topology.bonds, topology.chains)
+            else:
+                whole = WholeMolecules.of_atoms(structure, np.arange(structure.n_atoms))
+            x = whole(x, chunk.cells)
+        parts.append(x if mapped is None or is_beads else mapped.apply(x))
     if not parts:
         raise InputError(f"{path} holds no frames")
     frames = np.concatenate(parts).astype(float)

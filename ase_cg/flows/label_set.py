@@ -84,13 +84,13 @@ class LabelSet:
             digest.update(name.encode() + chosen.astype("<i8").tobytes())
         self.identity: dict[str, Any] = {
             "flow_sha256": file_hash(kernel_file),
-            "dataset_sha256": file_hash(dataset),
             "frames_sha256": digest.hexdigest(),
             "seed": seed,
             **({"lags": self.lags, "at_frames": at_frames} if self.lags else {}),
         }
         self._parts = output.with_name(f"{output.stem}-parts")
         with Dataset.open(dataset) as opened:
+            self.identity["dataset_sha256"] = opened.hash()
             for name in self.frames:
                 self.kernel.types_of(name)
                 self._check_temperature(opened.molecules[name])

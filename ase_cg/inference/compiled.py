@@ -17,9 +17,10 @@ from ase_cg.data.graph import n_pairs
 from ase_cg.devices import find_device
 from ase_cg.errors import GateError, InputError
 from ase_cg.inference import native
+from ase_cg.inference.close_beads import CloseBeads
 from ase_cg.inference.dense import DenseModel
 from ase_cg.inference.export import CompilerError, Function, has_compiler
-from ase_cg.inference.gate import GATE, Gate, frames_to_check
+from ase_cg.inference.gate import GATE, SHARES, Gate, frames_to_check
 from ase_cg.inference.packages import compiled_function
 from ase_cg.inference.parameters import Parameters
 from ase_cg.models.model import DTYPES, CGModel
@@ -38,7 +39,9 @@ MAX_BEADS = 1000  # all pairs in memory beyond this are too many
 class CompiledModel:
     """Energies and forces of R replicas of one molecule, and whole time steps, compiled.
 
-    Made by :func:`compile_model`. Replicas are evaluated in chunks that fit the processor's cache.
+    Made by :func:`compile_model`. Replicas are evaluated in chunks that fit the processor's cache. Those with beads
+    closer than :attr:`closest` are evaluated by the model itself, and so is a step that leads there; a warning says so
+    once. On a GPU steps go on, and :meth:`report` warns.
 
     Attributes
     ----------
@@ -48,10 +51,18 @@ class CompiledModel:
         Eager where there is no C++ compiler.
     force_error : float
         Relative error of the forces against the model in double precision, measured on frames.
+    closest : float
+        Distance between beads in Å down to which the error is below the gate.
     """
 
     def __init__(
-        self, dense: DenseModel, topology: BeadTopology, replicas: int, chunk: int, key: dict[str, Any]
+        self,
+        dense: DenseModel,
+        topology: BeadTopology,
+        replicas: int,
+        chunk: int,
+        key: dict[str, Any],
+        close: CloseBeads,
     ) -> None:
         self.topology = topology
         self.replicas = replicas
@@ -61,7 +72,9 @@ class CompiledModel:
         self.force_error = math.nan
         self._dense = dense
         self._key = key
-        self._evaluate: Function = dense.energy_and_forces
+        self._evaluate: Function = dense.energy_forces_and_nearest
+        self.close = close
+        self.looks_at_steps = self.device.type == "cpu"  # a GPU would have to be waited for
         self._quiet = False
         self._pairs = self.chunk * n_pairs(topology.n_beads)
 
@@ -75,10 +88,12 @@ class CompiledModel:
         positions = self._checked(positions, "positions")
         with threads_for(self._pairs):
             if self.replicas == self.chunk:
-                energies, forces = self._evaluate(positions)
+                energies, forces, nearest = self._evaluate(positions)
             else:
-                energies, forces = _joined([self._evaluate(*part) for part in self._chunks(positions)], self.replicas)
-        return energies, forces
+                parts = [self._evaluate(*part) for part in self._chunks(positions)]
+                energies, forces = _joined([part[:2] for part in parts], self.replicas)
+                nearest = _least(parts)
+        return self.close.exact(positions, energies, forces) if self.close.within(nearest) else (energies, forces)
 
     def energy_and_forces_of(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return energy in eV and forces in eV/Å, shape (N, 3), of one replica at positions (N, 3) in Å."""
@@ -86,13 +101,24 @@ class CompiledModel:
         if self.device.type != "cpu":
             given = given.to(self.device)
         with threads_for(self._pairs):
-            energies, forces = self._evaluate(given)
+            energies, forces, nearest = self._evaluate(given)
+        if self.close.within(nearest):
+            energies, forces = self.close.exact(given[:1], energies[:1], forces[:1])
         return energies.item(), forces[0].cpu().numpy()
 
     @property
     def chunk_function(self) -> Function:
-        """The function of one chunk of replicas: positions to energies and forces."""
-        return self._evaluate
+        """The function of one chunk of replicas: positions to energies and forces, of close beads as well."""
+        return lambda positions: self._evaluate(positions)[:2]
+
+    @property
+    def closest(self) -> float:
+        """Distance between beads in Å down to which the error of the forces is below the gate."""
+        return self.close.limit
+
+    def report(self) -> None:
+        """Warn, once, if steps on a GPU have brought beads closer than :attr:`closest`."""
+        self.close.report()
 
     def compile(self, what: str, *, quiet: bool) -> None:
         """Put compiled code in the place of PyTorch's operations; `what` is named in the progress line."""
@@ -122,8 +148,15 @@ class CompiledModel:
 
         def step(x: Tensor, v: Tensor, f: Tensor, noise: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
             own = parameters.restored(numbers, self.chunk)
-            result: tuple[Tensor, ...] = own.advance(x, v, f, noise, self._dense.energy_and_forces)
-            return result
+            distances = []
+
+            def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
+                energies, forces, nearest = self._dense.energy_forces_and_nearest(positions)
+                distances.append(nearest)
+                return energies, forces
+
+            result: tuple[Tensor, ...] = own.advance(x, v, f, noise, evaluate)
+            return *result, torch.stack(distances).amin()
 
         run: Function = step
         if self.form == "compiled":
@@ -138,11 +171,17 @@ class CompiledModel:
                 _say_slow(f"{error}, so PyTorch steps operation by operation", stacklevel=3)
 
         def stepped(x: Tensor, v: Tensor, f: Tensor, noise: Tensor) -> Advanced:
-            given = (self._checked(tensor, name) for tensor, name in zip((x, v, f, noise), INPUTS, strict=True))
+            given = [self._checked(tensor, name) for tensor, name in zip((x, v, f, noise), INPUTS, strict=True)]
             if len(packed) == 1:
-                return cast("Advanced", run(*given, packed[0]))
-            parts = zip(self._chunks(*given), packed, strict=True)
-            return cast("Advanced", _joined([run(*part, numbers) for part, numbers in parts], self.replicas))
+                *advanced, nearest = run(*given, packed[0])
+            else:
+                parts = [run(*part, own) for part, own in zip(self._chunks(*given), packed, strict=True)]
+                advanced, nearest = list(_joined([part[:-1] for part in parts], self.replicas)), _least(parts)
+            if not self.looks_at_steps:
+                self.close.note(nearest)
+            elif self.close.within(nearest):
+                return cast("Advanced", integrator.advance(*given, self.energy_and_forces))
+            return cast("Advanced", tuple(advanced))
 
         return stepped
 
@@ -203,7 +242,8 @@ def compile_model(
     natively = compiler and where.type == "cpu" and (large or simple) and native.load(quiet=quiet)
     how = {"native": natively, "simple_only": natively and not large}
     dense, intervals, error = _tabulated(model, topology, chunk, dtype, where, gauge, **how)
-    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals} | how)
+    close = CloseBeads(model, topology, gauge.closest(dense.energy_and_forces, chunk), where, dtype)
+    compiled = CompiledModel(dense, topology, replicas, chunk, key | {"intervals": intervals} | how, close)
     compiled.force_error = error
     what = f"{model.backbone_name or 'priors'} of {topology.n_beads} beads × {chunk} replicas"
     try:
@@ -277,17 +317,29 @@ def _tabulated(
     gauge: Gate,
     **how: bool,
 ) -> tuple[DenseModel, int, float]:
-    """Return the form with the smallest tables that passes the gate."""
-    error = math.inf
+    """Return the form with the smallest tables that passes the gate, also with beads closer than in the frames.
+
+    Where none does the latter, that with the smallest tables that passes on the frames.
+    """
+    error, passed = math.inf, None
     for intervals in INTERVALS:
         dense = DenseModel(model, topology, chunk, getattr(torch, dtype), intervals, device, **how)
         error = gauge.error(dense.energy_and_forces, chunk)
         if error <= gauge.limit:
-            return dense, intervals, error
+            passed = passed or (dense, intervals, error)
+            if gauge.error_closer(dense.energy_and_forces, chunk, SHARES[0]) <= gauge.limit:
+                return dense, intervals, error
+    if passed:
+        return passed
     raise GateError(
         f"the tabulated forces differ from the model's by {error:.1e} in {dtype}, above the gate of {gauge.limit:.1e}; "
         "ask for a looser gate, for float64, or do without compiling"
     )
+
+
+def _least(parts: list[tuple[Tensor, ...]]) -> Tensor:
+    """Return the least of the distances that each part has as its last."""
+    return torch.stack([part[-1] for part in parts]).amin()
 
 
 def _joined(parts: list[tuple[Tensor, ...]], replicas: int) -> tuple[Tensor, ...]:

@@ -10,9 +10,9 @@ from ase_cg.data.graph import BeadGraph
 from ase_cg.inference.convolution import Convolution
 from ase_cg.inference.dense_mace import DenseMACE
 from ase_cg.inference.dense_painn import DensePaiNN
-from ase_cg.inference.dense_priors import DenseRepulsion, GraphTerm
+from ase_cg.inference.dense_priors import DenseRepulsion, DenseShortRepulsion, GraphTerm
 from ase_cg.inference.dense_schnet import DenseSchNet
-from ase_cg.inference.pairs import FAR, find_pairs
+from ase_cg.inference.pairs import FAR, Pairs, find_pairs
 from ase_cg.inference.tabulate import realized
 from ase_cg.models.backbones.mace import MACE
 from ase_cg.models.backbones.painn import PaiNN
@@ -20,6 +20,7 @@ from ase_cg.models.backbones.schnet import SchNet
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.model import CGModel
 from ase_cg.models.priors.repulsion import Repulsion
+from ase_cg.models.priors.short_repulsion import ShortRepulsion
 
 
 class DenseModel(nn.Module):
@@ -80,24 +81,38 @@ class DenseModel(nn.Module):
 
     def forward(self, components: Tensor) -> Tensor:
         """Return the energy of each replica in eV, shape (R,), at positions (3, R, N) in Å, in `dtype`."""
-        pairs = find_pairs(components, self.itself)
+        return self._of_pairs(find_pairs(components, self.itself))
+
+    def _of_pairs(self, pairs: Pairs) -> Tensor:
         energies = [term(pairs) for term in self.terms]
         return torch.stack(energies).sum(0)
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (R,) in eV and forces (R, N, 3) in eV/Å at positions (R, N, 3), all in double precision."""
+        return self.energy_forces_and_nearest(positions)[:2]
+
+    def energy_forces_and_nearest(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return energies and forces as :meth:`energy_and_forces` does, and the least squared distance in Å², ().
+
+        It is that of all pairs of beads in all replicas whose positions are numbers.
+        """
         # Far from the origin single precision would be lost on the distance travelled.
         centred = (positions - positions.mean(1, keepdim=True)).to(self.dtype)
         components = realized(centred.permute(2, 0, 1).contiguous())
         with torch.enable_grad():
             components = components.detach().requires_grad_(True)
-            energy = self(components)
+            pairs = find_pairs(components, self.itself)
+            energy = self._of_pairs(pairs)
             (gradient,) = torch.autograd.grad(energy.sum(), components)
-        return energy.detach().double(), -gradient.permute(1, 2, 0).double().contiguous()
+        each = pairs.squared.detach().amin((1, 2))
+        nearest = torch.where(each == each, each, FAR).amin().double()  # noqa: PLR0124 - NaN differs from itself
+        return energy.detach().double(), -gradient.permute(1, 2, 0).double().contiguous(), nearest
 
 
 def _dense(term: EnergyTerm, graph: BeadGraph, intervals: int, *, fold: bool) -> nn.Module | None:
     """Return the dense form of a term on one molecule, or None if it has none."""
+    if isinstance(term, ShortRepulsion):
+        return DenseShortRepulsion(term, graph)
     if isinstance(term, Repulsion):
         return DenseRepulsion(term, graph)
     if isinstance(term, SchNet):

@@ -10,6 +10,7 @@ from ase_cg.inference.pairs import Pairs
 from ase_cg.models.base import EnergyTerm
 from ase_cg.models.priors.base import BondedPrior
 from ase_cg.models.priors.repulsion import CLOSEST_SQUARED, Repulsion, switch
+from ase_cg.models.priors.short_repulsion import ShortRepulsion
 
 
 class DenseRepulsion(nn.Module):
@@ -43,6 +44,38 @@ class DenseRepulsion(nn.Module):
         return energy.sum((1, 2)) / 2
 
 
+class DenseShortRepulsion(nn.Module):
+    """A :class:`ase_cg.models.priors.short_repulsion.ShortRepulsion` on all pairs, of which some feel none.
+
+    Parameters
+    ----------
+    term : ShortRepulsion
+    graph : BeadGraph
+        Of one molecule.
+    """
+
+    feels: Tensor
+
+    def __init__(self, term: ShortRepulsion, graph: BeadGraph) -> None:
+        super().__init__()
+        self._term = [term]  # not a part: its tables are those of types
+        keep, _ = term.pairs_of(graph)
+        i, j = graph.edges[:, keep]
+        n = len(graph.positions)
+        feels = torch.zeros(n, n, dtype=torch.bool)
+        feels[i, j] = feels[j, i] = True
+        self.register_buffer("feels", feels)
+        for name in term.tables:
+            table = getattr(term, name)[graph.bead_type[:, None], graph.bead_type]
+            self.register_buffer(name, table)
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        """Return the energy of each replica in eV, shape (R,)."""
+        (term,) = self._term
+        energy = term.pair_energies(pairs.squared, {name: getattr(self, name) for name in term.tables})
+        return torch.where(self.feels, energy, 0.0).sum((1, 2)) / 2
+
+
 class GraphTerm(nn.Module):
     """Any energy term, on the graph of R copies of the molecule.
 
@@ -57,7 +90,10 @@ class GraphTerm(nn.Module):
         super().__init__()
         self.term = term
         self.graph = graph
-        self.rows = term.rows_of(term.members(graph), graph.bead_type) if isinstance(term, BondedPrior) else None
+        self.rows = None
+        if isinstance(term, BondedPrior):
+            self.graph = term.view(graph)
+            self.rows = term.rows_of(term.members(self.graph), graph.bead_type)
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return the energy of each replica in eV, shape (R,)."""

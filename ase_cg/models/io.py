@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,26 @@ def load_model(path: str | os.PathLike[str]) -> CGModel:
     if version != MODEL_VERSION:
         raise InputError(f"{found} is an ase-cg model of version {version}, this program reads version {MODEL_VERSION}")
     try:
-        return _build(data, tensors)
+        model = _build(data, tensors)
     except InputError:
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{found} is damaged: {reason(error)}") from error
+    _warn_of_unknown_numbering(model, found)
+    return model
+
+
+def _warn_of_unknown_numbering(model: CGModel, path: Path) -> None:
+    """Warn of a network that was imported before the residue numbers of published ones were told apart."""
+    provenance = model.card.provenance
+    four = {"ARG", "LYS", "LEU", "ILE"} & set(model.vocabulary)
+    if model.backbone is not None and "imported_from" in provenance and "numbering" not in provenance and four:
+        warnings.warn(
+            f"{path} was imported with the numbers 18 to 21 for ARG, LYS, LEU and ILE, which are right for torchmd-exp "
+            "but not for the multi-protein network; unless it is the former, import it again with --numbering",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def find_model(path: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,7 @@
 """The coarse-grained model: named energy terms, summed and differentiated once."""
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ase_cg.beads.atoms import bead_types
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.graph import BeadGraph, topology_graph
 from ase_cg.errors import InputError, hint
@@ -155,8 +157,17 @@ class CGModel(nn.Module):
         InputError
             If a bead is not in the vocabulary.
         """
+        self.check_beads(topology.names)
         like = next(tensor for tensor in self.state_dict().values() if tensor.is_floating_point())
         return topology_graph(topology, self.vocabulary, copies).to(like.device, like.dtype)
+
+    def check_beads(self, names: Sequence[str]) -> None:
+        """Raise :class:`InputError` if the model does not know a bead; it says why, if the bead was left out."""
+        left_out: dict[str, str] = self.card.provenance.get("beads_left_out", {})
+        for name in names:
+            if name in left_out and name not in self.vocabulary:
+                raise InputError(f"the model knows no bead {name!r}: {left_out[name]}")
+        bead_types(names, self.vocabulary)
 
     def only_topology(self) -> BeadTopology:
         """Return the molecule of a model trained on one.
@@ -207,6 +218,35 @@ class CGModel(nn.Module):
             self.card,
             backbone=self.backbone,
             backbone_name=self.backbone_name,
+            frames=self.frames,
+        )
+
+    def with_cutoff(self, cutoff: float) -> "CGModel":
+        """Return the model with a cutoff for priors that have none, so that it serves in periodic cells.
+
+        Their energy is switched off over the last fifth of the cutoff, with a continuous force: close to the cutoff and
+        beyond it is no longer that of the model. Priors that have a cutoff keep it.
+
+        Parameters
+        ----------
+        cutoff : float
+            In Å.
+
+        Raises
+        ------
+        InputError
+            If the cutoff is not a positive number.
+        """
+        if not 0 < cutoff < math.inf:
+            raise InputError(f"a cutoff is a positive number of Å, not {cutoff}")
+        training = None if self.training_priors is None else self.training_priors.with_cutoff(cutoff)
+        return CGModel(
+            self.vocabulary,
+            self.priors.with_cutoff(cutoff),
+            self.card,
+            backbone=self.backbone,
+            backbone_name=self.backbone_name,
+            training_priors=training,
             frames=self.frames,
         )
 

@@ -45,6 +45,39 @@ class ExcludedVolumeOptions(PriorOptions):
     cutoff: float | None = Field(default=12.0, gt=0)
 
 
+class ImproperOptions(PriorOptions):
+    """Options of impropers: `quadruples` of bead names; by default every bead with three bonded neighbours."""
+
+    quadruples: list[tuple[str, str, str, str]] | None = Field(default=None, min_length=1)
+
+    @property
+    def directed(self) -> bool:
+        """Quadruples are read in one direction."""
+        return True
+
+
+class PolynomialOptions(BondedOptions):
+    """Options of polynomial angles: the `degree`, above one."""
+
+    degree: int = Field(default=4, ge=2, le=12)
+
+
+class CutoffRepulsionOptions(PriorOptions):
+    """Options of the repulsion that ends at a `cutoff` in Å: as of repulsion."""
+
+    exponent: int = Field(default=6, ge=2, le=24)
+    exclude: int = Field(default=2, ge=0, le=6)
+    cutoff: float = Field(default=12.0, gt=0)
+
+
+class ExponentialRepulsionOptions(PriorOptions):
+    """Options of exponential repulsion: α is the `steepness`; `exclude` and `cutoff` as of repulsion."""
+
+    steepness: float = Field(default=14.0, gt=1, le=60)
+    exclude: int = Field(default=2, ge=0, le=6)
+    cutoff: float | None = Field(default=12.0, gt=0)
+
+
 PRIOR_OPTIONS: Mapping[str, type[PriorOptions]] = {
     "bonds": BondedOptions,
     "angles": BondedOptions,
@@ -53,6 +86,12 @@ PRIOR_OPTIONS: Mapping[str, type[PriorOptions]] = {
     "dihedrals": DihedralOptions,
     "repulsion": RepulsionOptions,
     "excluded_volume": ExcludedVolumeOptions,
+    "impropers": ImproperOptions,
+    "periodic_impropers": ImproperOptions,
+    "polynomial_angles": PolynomialOptions,
+    "polynomial_cosine_angles": PolynomialOptions,
+    "cutoff_repulsion": CutoffRepulsionOptions,
+    "exponential_repulsion": ExponentialRepulsionOptions,
 }
 PriorSpec = str | Mapping[str, Any]
 """How users write a prior: its name, or a mapping of ``name`` and its options."""

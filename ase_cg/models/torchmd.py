@@ -82,7 +82,13 @@ def read_torchmd_force_field(*paths: PathLike) -> dict[str, Any]:
     return sections
 
 
-def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str]) -> PriorSet:
+def torchmd_priors(
+    sections: Mapping[str, Any],
+    vocabulary: Sequence[str],
+    *,
+    rounded: bool = False,
+    repulsion_cutoff: float | None = None,
+) -> PriorSet:
     """Make priors of TorchMD's force field, in double precision.
 
     ===========  =======================================================================
@@ -97,16 +103,25 @@ def torchmd_priors(sections: Mapping[str, Any], vocabulary: Sequence[str]) -> Pr
         Of :func:`read_torchmd_force_field`: ``bonds``, ``lj`` and, perhaps, ``dihedrals``; kcal/mol, Å, degrees.
     vocabulary : sequence of str
         Residue names.
+    rounded : bool
+        Whether parameters of bonds and dihedrals are rounded to single precision. TorchMD does so whatever the
+        precision of its energies, which then agree to all digits instead of 10⁻⁵ kcal/mol.
+    repulsion_cutoff : float or None
+        Distance in Å at which the repulsion ends, smoothly over its last fifth; TorchMD's has none.
 
     Raises
     ------
     InputError
         If parameters for a residue of the vocabulary are lacking or damaged.
     """
+    parameters = torch.float32 if rounded else torch.float64
     try:
-        terms: list[PriorTerm] = [_bonds(sections["bonds"], vocabulary), _repulsion(sections["lj"], vocabulary)]
+        terms: list[PriorTerm] = [
+            _bonds(sections["bonds"], vocabulary, parameters),
+            _repulsion(sections["lj"], vocabulary, repulsion_cutoff),
+        ]
         if sections.get("dihedrals"):
-            terms.append(_dihedrals(sections["dihedrals"], vocabulary))
+            terms.append(_dihedrals(sections["dihedrals"], vocabulary, parameters))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -121,7 +136,7 @@ def _atom_types(key: Any) -> tuple[str, ...]:
     return tuple(part.strip().strip("'\"") for part in str(key).strip("() ").split(","))
 
 
-def _bonds(section: Mapping[Any, Any], vocabulary: Sequence[str]) -> HarmonicBonds:
+def _bonds(section: Mapping[Any, Any], vocabulary: Sequence[str], dtype: torch.dtype) -> HarmonicBonds:
     """Make the bonds: (CAA, CAC) is an ALA that a CYS follows, and the reverse holds only where that is not given."""
     given = {_atom_types(key): (float(row["k0"]), float(row["req"])) for key, row in section.items()}
     rows = {}
@@ -131,12 +146,12 @@ def _bonds(section: Mapping[Any, Any], vocabulary: Sequence[str]) -> HarmonicBon
             found = given.get(pair, given.get(pair[::-1]))
             if found is not None:
                 rows[i, j] = found
-    values = torch.tensor(list(rows.values()), dtype=torch.float64).reshape(-1, 2)
+    values = torch.tensor(list(rows.values()), dtype=dtype).double().reshape(-1, 2)
     types = torch.tensor(list(rows), dtype=torch.long).reshape(-1, 2)
     return HarmonicBonds(types, values[:, 0] * KCAL_PER_MOL, values[:, 1], len(vocabulary), directed=True)
 
 
-def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str]) -> Repulsion:
+def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str], cutoff: float | None) -> Repulsion:
     lacking = [name for name in vocabulary if torchmd_type(name) not in section]
     if lacking:
         raise InputError(f"TorchMD's force field has no repulsion for {lacking[0]} ({torchmd_type(lacking[0])})")
@@ -144,10 +159,10 @@ def _repulsion(section: Mapping[str, Any], vocabulary: Sequence[str]) -> Repulsi
     epsilon = torch.tensor([float(row["epsilon"]) for row in rows], dtype=torch.float64) * KCAL_PER_MOL
     size = torch.tensor([float(row["sigma"]) for row in rows], dtype=torch.float64)
     strength = 4 * torch.sqrt(epsilon[:, None] * epsilon[None]) * (0.5 * (size[:, None] + size[None])) ** EXPONENT
-    return Repulsion(strength ** (1 / EXPONENT), EXPONENT, EXCLUDE, None)
+    return Repulsion(strength ** (1 / EXPONENT), EXPONENT, EXCLUDE, cutoff)
 
 
-def _dihedrals(section: Mapping[Any, Any], vocabulary: Sequence[str]) -> Dihedrals:
+def _dihedrals(section: Mapping[Any, Any], vocabulary: Sequence[str], dtype: torch.dtype) -> Dihedrals:
     if any(set(_atom_types(key)) != {"X"} for key in section) or len(section) != 1:
         raise InputError("only a dihedral for all types, (X, X, X, X), is read from TorchMD's force field")
     terms = next(iter(section.values()))["terms"]
@@ -155,7 +170,7 @@ def _dihedrals(section: Mapping[Any, Any], vocabulary: Sequence[str]) -> Dihedra
     amplitudes, phases = torch.zeros(1, order, dtype=torch.float64), torch.zeros(1, order, dtype=torch.float64)
     for term in terms:
         n = int(term["per"]) - 1
-        amplitudes[0, n] = float(term["phi_k"]) * KCAL_PER_MOL
-        phases[0, n] = math.radians(float(term["phase"]))
+        strength, phase = torch.tensor([float(term["phi_k"]), math.radians(float(term["phase"]))], dtype=dtype)
+        amplitudes[0, n], phases[0, n] = strength.double() * KCAL_PER_MOL, phase
     types = torch.full((1, 4), GENERIC)
     return Dihedrals(types, {"amplitudes": amplitudes, "phases": phases}, len(vocabulary))

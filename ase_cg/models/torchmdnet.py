@@ -9,39 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ase_cg.beads.residues import PARENTS, RESIDUES
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.errors import InputError, reason
 from ase_cg.files import existing_file, fingerprint, listed
 from ase_cg.models.backbones.schnet import SchNet
+from ase_cg.models.known_residues import known_residues
 from ase_cg.models.model import CGModel, ModelCard
 from ase_cg.models.torchmd import read_torchmd_force_field, torchmd_priors, torchmd_type
+from ase_cg.models.trained_rows import squared_gradients
 from ase_cg.units import KCAL_PER_MOL
 
-# Numbers that the published Cα networks were given for residues.
-EMBEDDINGS: Mapping[str, int] = {
-    "ALA": 1,
-    "GLY": 2,
-    "PHE": 3,
-    "TYR": 4,
-    "ASP": 5,
-    "GLU": 6,
-    "TRP": 7,
-    "PRO": 8,
-    "ASN": 9,
-    "GLN": 10,
-    "HIS": 11,
-    "SER": 12,
-    "THR": 13,
-    "VAL": 14,
-    "MET": 15,
-    "CYS": 16,
-    "NLE": 17,
-    "ARG": 18,
-    "LYS": 19,
-    "LEU": 20,
-    "ILE": 21,
-}
 # What else a checkpoint may name: training callbacks, whose state is of no use here. They become empty shells.
 IGNORED_MODULES = ("pytorch_lightning.", "lightning.", "torchmdnet.")
 # Weights of a graph network; ``mlp`` is ``conv.net`` by a second name, and the mean only shifts the energy.
@@ -49,6 +26,7 @@ KNOWN_WEIGHTS = re.compile(
     r"model\.(mean|std|output_model\.output_network\.[02]\..*"
     r"|representation_model\.(embedding|distance_expansion|interactions\.\d+\.(mlp|conv\.(net|lin1|lin2)|lin))\..*)$"
 )
+EMBEDDING = "model.representation_model.embedding.weight"
 
 PathLike = str | os.PathLike[str]
 
@@ -58,10 +36,15 @@ def import_torchmdnet(
     priors: PathLike | Sequence[PathLike],
     topologies: Sequence[BeadTopology] = (),
     *,
+    numbering: PathLike | Mapping[str, int] | None = None,
+    trained: Sequence[str] = (),
     temperature: float = 350.0,
-    embeddings: Mapping[str, int] | None = None,
+    repulsion_cutoff: float | None = None,
 ) -> CGModel:
     """Make a model of a TorchMD-Net graph network of Cα beads and its prior force field.
+
+    A checkpoint does not say which residue its rows of numbers belong to; with those of another network it gives finite
+    energies that mean nothing. So `numbering` has to be given, and is checked against which rows were trained.
 
     Parameters
     ----------
@@ -72,40 +55,55 @@ def import_torchmdnet(
         :func:`ase_cg.models.torchmd.torchmd_priors`.
     topologies : sequence of BeadTopology
         Molecules whose beads are known by their types alone later on.
+    numbering : str, path, or mapping of str to int
+        Numbers of residues in the network: ``"multi-protein"`` for that of the 12 fast folders
+        (torchmd-protein-thermodynamics), ``"torchmd-exp"`` for those of torchmd-exp and the chignolin tutorial, or an
+        own table, as a mapping or a JSON or YAML file. See :func:`ase_cg.models.residue_numbers.residue_numbers`.
+    trained : sequence of str
+        Residues of which you know that the training data had them, where the checkpoint cannot show it: it has no state
+        of the optimiser, and the rows of rare residues look like those that were never trained.
     temperature : float
         Of the model's data, in K.
-    embeddings : mapping of str to int, optional
-        Numbers of residues in the network; by default those of the published Cα networks.
+    repulsion_cutoff : float, optional
+        Distance in Å at which the repulsion ends, smoothly over its last fifth. TorchMD's has none, which is right
+        for one molecule and refused in a periodic cell.
 
     Returns
     -------
     CGModel
-        Its vocabulary is that of the residues both parts know.
+        Its vocabulary is that of the residues that the priors know and the network was trained on. The card's
+        provenance has the numbering, and why residues were left out.
 
     Raises
     ------
     InputError
-        If a file cannot be read, the architecture is another, or a molecule has beads that the model does not know.
+        If a file cannot be read, the architecture is another, the numbering is not given or is that of another network,
+        or a molecule has beads that the model does not know.
     """
-    weights, hyper_parameters = read_checkpoint(checkpoint)
+    weights, settings = read_checkpoint(checkpoint)
     files = listed(priors)
     sections = read_torchmd_force_field(*files)
-    numbers = dict(EMBEDDINGS if embeddings is None else embeddings)
-    vocabulary = _vocabulary(numbers, sections)
-    unknown = [name for topology in topologies for name in topology.names if name not in vocabulary]
-    if unknown:
-        raise InputError(f"the model knows no bead {unknown[0]!r}; it knows {', '.join(vocabulary)}")
-    backbone = _graph_network(weights, hyper_parameters, [_number(name, numbers) for name in vocabulary], checkpoint)
-    card = ModelCard(
-        temperature=temperature,
-        resolution="calpha",
-        topologies=tuple(topologies),
-        labels="atomistic",
-        provenance={"imported_from": [fingerprint(path) for path in (Path(checkpoint), *files)]},
-    )
-    terms = torchmd_priors(sections, vocabulary)
+    _check_settings(settings, checkpoint)
+    embedding = _embedding(weights, checkpoint)
+    moments = squared_gradients(_read(checkpoint), embedding.shape)
+    evidence = (embedding, moments, bool(settings.get("load_model")))
+    numbers, rows, left_out = known_residues(evidence, numbering, trained, f"{checkpoint}")
+    for name in [name for name in rows if torchmd_type(name) not in sections["lj"]]:
+        del rows[name]
+        left_out[name] = f"the priors have no repulsion for its type {torchmd_type(name)}"
+    _check_topologies(topologies, rows, left_out)
+    vocabulary = tuple(rows)
+    backbone = _graph_network(weights, settings, list(rows.values()), checkpoint)
+    sources = [Path(checkpoint), *files, *([numbers.file] if numbers.file else [])]
+    provenance = {
+        "imported_from": [fingerprint(path) for path in sources],
+        "numbering": {"name": numbers.name, "rows": rows},
+        "beads_left_out": left_out,
+    }
+    card = ModelCard(temperature, "calpha", tuple(topologies), labels="atomistic", provenance=provenance)
+    terms = torchmd_priors(sections, vocabulary, rounded=True, repulsion_cutoff=repulsion_cutoff)
     model = CGModel(vocabulary, terms, card, backbone=backbone, backbone_name="schnet")
-    return model.to(torch.float32).requires_grad_(requires_grad=False)
+    return model.double().requires_grad_(requires_grad=False)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -119,6 +117,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     InputError
         If the file is no checkpoint, is truncated, or names something that is not known to be harmless.
     """
+    data = _read(path)
+    return dict(data["state_dict"]), dict(data["hyper_parameters"])
+
+
+def _read(path: PathLike) -> dict[str, Any]:
+    """Read all that a checkpoint holds; see :func:`read_checkpoint`."""
     found = existing_file(path, "checkpoint")
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(found)
@@ -136,32 +140,31 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         raise InputError(f"{found} is no PyTorch checkpoint or is damaged: {reason(error)}") from error
     if not isinstance(data, dict) or "state_dict" not in data or "hyper_parameters" not in data:
         raise InputError(f"{found} is no checkpoint of PyTorch Lightning: it has no state_dict and hyper_parameters")
-    return dict(data["state_dict"]), dict(data["hyper_parameters"])
+    return data
 
 
-def _vocabulary(numbers: Mapping[str, int], sections: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the residues that both the network and the priors know, in the standard order."""
-
-    def is_known(name: str) -> bool:
-        try:
-            return _number(name, numbers) >= 0 and torchmd_type(name) in sections["lj"]
-        except InputError:
-            return False
-
-    return tuple(name for name in RESIDUES if is_known(name))
+def _check_topologies(topologies: Sequence[BeadTopology], rows: Mapping[str, int], left_out: Mapping[str, str]) -> None:
+    """Raise :class:`InputError` if a molecule has a bead that the model does not know, or there is none to know."""
+    for name in (name for topology in topologies for name in topology.names):
+        if name not in rows:
+            raise InputError(f"the model knows no bead {name!r}: {left_out.get(name, 'it is no residue of TorchMD')}")
+    if not rows:
+        name, why = next(iter(left_out.items()))
+        raise InputError(f"the model would know no residue at all; {name}, for instance: {why}")
 
 
-def _number(name: str, numbers: Mapping[str, int]) -> int:
-    number = numbers.get(name, numbers.get(PARENTS.get(name, "")))
-    if number is None:
-        raise InputError(f"the network has no number for residue {name}")
-    return number
+def _embedding(weights: Mapping[str, Tensor], path: PathLike) -> Tensor:
+    """Return the embedding, shape (rows, features)."""
+    found = weights.get(EMBEDDING)
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise InputError(f"{path} lacks weights of a graph network: {EMBEDDING}")
+    if not bool(torch.isfinite(found).all()):
+        raise InputError(f"the weights in {path} hold values that are no numbers ({EMBEDDING})")
+    return found
 
 
-def _graph_network(
-    weights: Mapping[str, Tensor], settings: Mapping[str, Any], rows: Sequence[int], path: str | os.PathLike[str]
-) -> SchNet:
-    """Make a SchNet with the weights of a graph network; energies from kcal/mol to eV."""
+def _check_settings(settings: Mapping[str, Any], path: PathLike) -> None:
+    """Raise :class:`InputError` if the network is of an architecture that is not imported."""
     for key, wanted in (
         ("model", "graph-network"),
         ("output_model", "Scalar"),
@@ -178,6 +181,12 @@ def _graph_network(
         raise InputError(f"{path} is a network with aggr {settings['aggr']!r}; only 'add' is imported")
     if settings.get("atom_filter", -1) > 0:
         raise InputError(f"{path} leaves beads of small numbers out of its energy (atom_filter), which is not imported")
+
+
+def _graph_network(
+    weights: Mapping[str, Tensor], settings: Mapping[str, Any], rows: Sequence[int], path: str | os.PathLike[str]
+) -> SchNet:
+    """Make a SchNet with the weights of a graph network; energies from kcal/mol to eV."""
     try:
         size, n_interactions = int(settings["embedding_dimension"]), int(settings["num_layers"])
         head = weights["model.output_model.output_network.0.weight"].shape[0]
@@ -193,8 +202,9 @@ def _graph_network(
             trainable_basis=bool(settings["trainable_rbf"]),
         )
         _check_all_known(weights, path)
-        renamed = _renamed(weights, rows, n_interactions)
-        network.load_state_dict(renamed)
+        # Double precision, so that other units do not round what the checkpoint holds.
+        renamed = {name: tensor.double() for name, tensor in _renamed(weights, rows, n_interactions).items()}
+        network.double().load_state_dict(renamed)
     except (IndexError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path} lacks weights of a graph network: {reason(error)}") from error
     wrong = [name for name, tensor in renamed.items() if not bool(torch.isfinite(tensor).all())]
@@ -215,7 +225,7 @@ def _renamed(weights: Mapping[str, Tensor], rows: Sequence[int], n_interactions:
     renamed = {
         "basis.means": weights[f"{start}distance_expansion.means"],
         "basis.betas": weights[f"{start}distance_expansion.betas"],
-        "embedding.weight": weights[f"{start}embedding.weight"][list(rows)],
+        "embedding.weight": weights[EMBEDDING][list(rows)],
     }
     parts = {
         "filters.0": "conv.net.0",
@@ -233,5 +243,5 @@ def _renamed(weights: Mapping[str, Tensor], rows: Sequence[int], n_interactions:
             renamed[f"head.{layer}.{kind}"] = weights[f"model.output_model.output_network.{layer}.{kind}"]
     std = weights.get("model.std", torch.tensor(1.0))
     for kind in ("weight", "bias"):
-        renamed[f"head.2.{kind}"] = renamed[f"head.2.{kind}"] * std * KCAL_PER_MOL
+        renamed[f"head.2.{kind}"] = renamed[f"head.2.{kind}"].double() * std.double() * KCAL_PER_MOL
     return renamed

@@ -2,23 +2,27 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ase_cg.data.dataset import Dataset
-from ase_cg.data.splits import drawn_by_weight, spread_frames
+from ase_cg.data.force_check import known_check
+from ase_cg.data.splits import spread_frames
+from ase_cg.errors import InputError
+from ase_cg.labels import label_source
 from ase_cg.training.data import MoleculeData, TrainingData
+from ase_cg.training.distributed import on_first_process
+from ase_cg.training.recipe import Recipe
 
 MAX_FRAMES = 20_000  # of a molecule that are looked at
 MAX_PAIRS = 20_000_000
 SMALLEST_NOISE = 0.001  # Å
-SIGNIFICANT = 5.0  # standard errors
-TOLERANCE = 0.1  # of the virial ratio; what training would hardly feel
 
 
 def warn_of_suspicious_data(data: TrainingData, noise_std: float | None) -> None:
-    """Warn of noise in the wrong unit, and of forces that rigid bonds have biased.
+    """Warn of noise in the wrong unit.
 
     Parameters
     ----------
@@ -27,7 +31,7 @@ def warn_of_suspicious_data(data: TrainingData, noise_std: float | None) -> None
         In Å.
     """
     for molecule in data.molecules:
-        for message in (*_about_noise(data.path, molecule, noise_std), *_about_forces(data, molecule)):
+        for message in _about_noise(data.path, molecule, noise_std):
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
@@ -63,21 +67,30 @@ def _about_noise(path: Path, molecule: MoleculeData, noise_std: float | None, na
         )
 
 
-def _about_forces(data: TrainingData, molecule: MoleculeData) -> Iterator[str]:
-    if molecule.label_forces is None or molecule.topology.n_beads < 2:
-        return
-    from ase_cg.analysis.diagnose import virial_ratio
+def check_recorded_forces(recipe: Recipe, path: Path) -> None:
+    """Refuse forces that do not belong to the density of their positions, where labels use forces.
 
-    with Dataset.open(data.path) as dataset:
-        stored = dataset.molecules[molecule.name]
-        # All frames, not only those of a small training.fraction, which would not show a bias.
-        frames = np.arange(stored.n_frames) if molecule.weights is None else drawn_by_weight(molecule.weights)
-        read, again = np.unique(spread_frames(frames, MAX_FRAMES), return_inverse=True)
-        positions, forces = stored.coordinates(read)[again], stored.forces(read)[again]
-    ratio, error = virial_ratio(positions.astype(float), forces.astype(float), data.temperature)
-    if abs(ratio - 1) > max(SIGNIFICANT * error, TOLERANCE):
-        yield (
-            f"forces of molecule {molecule.name!r} are biased: −⟨x·F⟩ is {ratio:.3g} ± {error:.1g} times its exact "
-            "value (3N − 3) kT, as where single atoms have rigid bonds; map them with force_map: optimal and the right "
-            "constraints, or train on labels: noise (`ase-cg info` looks for wrong units)"
-        )
+    All frames are looked at, not only those of a small training.fraction, which would not show a bias. Forces that are
+    only doubtful, or that the recipe allows, are warned of.
+
+    Raises
+    ------
+    InputError
+        If the forces of a molecule are inconsistent and ``training.allow_inconsistent_forces`` is false.
+    """
+    if not label_source(recipe.labels).needs_forces:
+        return
+    with Dataset.open(path) as dataset:
+        for molecule in dataset.molecules.values():
+            if not molecule.has_forces:
+                continue
+            found = known_check(molecule)
+            if not found.suspicious:
+                continue
+            message = found.message(molecule.name, molecule.topology.names)
+            if found.verdict == "inconsistent" and not recipe.training.allow_inconsistent_forces:
+                raise InputError(
+                    f"{message}; or train on labels: noise, which need no forces, or give "
+                    "training.allow_inconsistent_forces: true (--allow-inconsistent-forces) to train on them anyway"
+                )
+            on_first_process(partial(warnings.warn, message, UserWarning, stacklevel=3))

@@ -17,6 +17,7 @@ from ase_cg.flows.matching import matched, matched_pair
 from ase_cg.flows.orientation import rotations
 from ase_cg.flows.stiff_modes import StiffModes
 from ase_cg.labels.frame_noise import FrameNoise
+from ase_cg.seeds import torch_seed
 from ase_cg.training.averages import WeightedAverage
 from ase_cg.training.distributed import process_count
 from ase_cg.training.frames import Batch
@@ -170,7 +171,7 @@ def make_objective(
     beads = [torch.tensor(each) for each in types]
     moved = kernel.prior_std or displacement_std
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
+        torch.default_generator.manual_seed(torch_seed(settings.seed))
         if kernel.family == "coupling":
             coupling = CouplingFlow(
                 n_types,

@@ -11,6 +11,7 @@ from ase_cg.data.mapping_settings import MappingSettings
 from ase_cg.errors import hint
 from ase_cg.keys import NAME_PATTERN
 from ase_cg.models.prior_options import read_prior
+from ase_cg.seeds import Seed
 from ase_cg.settings import Rate, Section, Time, read_yaml, relative, validated
 from ase_cg.training.kernel_settings import KernelSection
 from ase_cg.training.training_settings import TrainingSection
@@ -119,7 +120,7 @@ class SimulationSection(Section):
     checkpoint_interval: Time | None = None
     start: Path | None = None
     minimize: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     compile: bool = False
@@ -145,6 +146,7 @@ class AnalysisSection(Section):
     clusters: int = Field(default=100, ge=2)
     macrostates: int = Field(default=2, ge=2)
     reweight: Literal["none", "reference", "all"] = "none"
+    surface: Literal["ramachandran", "tica", "pca", "rmsd_radius_of_gyration"] | None = None
     backmap: int = Field(default=0, ge=0)
     structure: Path | None = None
 
@@ -154,6 +156,8 @@ class AnalysisSection(Section):
             raise ValueError(f"has more macrostates ({self.macrostates}) than clusters ({self.clusters})")
         if self.structure is not None and not self.backmap:
             raise ValueError("has a structure, which only backmap uses; give backmap a number of frames")
+        if self.surface == "rmsd_radius_of_gyration" and self.native is None:
+            raise ValueError("has the surface rmsd_radius_of_gyration, which needs a native structure; give native")
         return self
 
     def relative_to(self, folder: Path) -> Self:

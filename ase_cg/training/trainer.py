@@ -16,7 +16,8 @@ from ase_cg.labels.base import LabelSource
 from ase_cg.models.backbones import make_backbone
 from ase_cg.models.base import Backbone
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.training.checks import warn_of_suspicious_data
+from ase_cg.seeds import torch_seed
+from ase_cg.training.checks import check_recorded_forces, warn_of_suspicious_data
 from ase_cg.training.data import TrainingData, as_tensor, kept_frames, read_training_data
 from ase_cg.training.distributed import on_first_process, training_together
 from ase_cg.training.fit import Place, fit
@@ -38,6 +39,7 @@ def train(
     output: str | os.PathLike[str],
     *,
     dataset: str | os.PathLike[str] | None = None,
+    allow_inconsistent_forces: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -52,6 +54,9 @@ def train(
         Folder for ``model.safetensors``, checkpoints (best and last), and logs (CSV and TensorBoard).
     dataset : path, optional
         By default the recipe's.
+    allow_inconsistent_forces : bool
+        Train on forces that do not belong to the density of their positions (see
+        :func:`ase_cg.data.force_check.check_forces`); the same as ``training.allow_inconsistent_forces`` of the recipe.
     overwrite : bool
         Discard what the folder holds of another training.
     quiet : bool
@@ -64,11 +69,15 @@ def train(
     Raises
     ------
     InputError
-        If the recipe or the dataset is wrong, or the folder holds another training, or one of another process.
+        If the recipe or the dataset is wrong, forces that the labels use are inconsistent, or the folder holds another
+        training, or one of another process.
     DivergenceError
         If the training diverged; of several, if all did.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    if allow_inconsistent_forces:
+        training = recipe.training.model_copy(update={"allow_inconsistent_forces": True})
+        recipe = recipe.model_copy(update={"training": training})
     device = find_device(recipe.training.device)
     path = dataset or recipe.data.dataset
     if path is None:
@@ -78,6 +87,7 @@ def train(
         )
     with training_together(device) as launch, ExitStack() as held:
         session = Session(device, launch, overwrite, quiet, held)
+        check_recorded_forces(recipe, Path(path))
         if len(recipe.noise_levels) * len(recipe.training.network_seeds) > 1:
             return _train_several(recipe, Path(path), Path(output), session)
         only = recipe.only(recipe.noise_levels[0], recipe.training.network_seeds[0])
@@ -136,7 +146,7 @@ def _train_one(
     flow = recipe.flow_kernel
     labels = _labels(recipe.labels, data, noise_std) if flow is None else []
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(torch_seed(seed))
         backbone = make_backbone(recipe.backbone.name, len(data.vocabulary), recipe.backbone.hyper_parameters)
     simulation = _simulation(recipe, data)
     identity = {"dataset": data.hash, "recipe": _dumped(recipe)}
@@ -219,5 +229,7 @@ def _simulation(recipe: Recipe, data: TrainingData) -> ValidationSimulation | No
 
 
 def _dumped(recipe: Recipe) -> dict[str, Any]:
-    without_use = set() if recipe.flow_kernel else {"kernel"}
-    return recipe.model_dump(mode="json", exclude={"data", "simulation", "analysis"} | without_use)
+    """Return what decides the trained network; to allow inconsistent forces does not change it."""
+    left_out: dict[str, Any] = dict.fromkeys(("data", "simulation", "analysis"), True)
+    left_out |= {"training": {"allow_inconsistent_forces"}} | ({} if recipe.flow_kernel else {"kernel": True})
+    return recipe.model_dump(mode="json", exclude=left_out)

@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ase_cg.seeds import Seed
 from ase_cg.settings import Rate, Section, Time, relative
 from ase_cg.units import quantity, whole_ratio
 
 Index = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]  # what PyTorch's generators take
 
 
 class ValidationSimulationSection(Section):
@@ -27,7 +27,7 @@ class ValidationSimulationSection(Section):
     pairs: list[tuple[Index, Index]] | None = Field(default=None, min_length=1)
     bins: int = Field(default=30, ge=2)
     reference: Path | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     compile: bool = False  # anew for every simulation, whose weights are others
 
     @field_validator("friction")
@@ -70,6 +70,7 @@ class TrainingSection(Section):
     validation_simulation: ValidationSimulationSection | None = None
     device: str = "cpu"
     balance: Literal["molecules", "frames"] = "molecules"
+    allow_inconsistent_forces: bool = False  # train on forces that fail their check all the same
     memory_limit: float = Field(default=4.0, gt=0)  # GB of frames; larger data are streamed from disk
 
     @field_validator("seeds")

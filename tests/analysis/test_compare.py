@@ -49,15 +49,17 @@ def test_a_sample_of_the_reference_is_at_the_floor_and_another_density_is_not(re
     _write_simulation(tmp_path / "same", shaken(10, 200, 1), ala2)
     _write_simulation(tmp_path / "other", shaken(10, 200, 2, std=0.3), ala2)
     out = tmp_path / "out"
-    comparison = analyze(
-        tmp_path / "same", reference, out, prior_simulation=tmp_path / "other", discard=0.0, quiet=True
-    )
+    options = {"prior_simulation": tmp_path / "other", "discard": 0.0, "quiet": True}
+    comparison = analyze(tmp_path / "same", reference, out, bins=20, **options)
     model, prior, floor = (comparison.rows[name] for name in ("model", "prior", "floor"))
     for name in ("jensen_shannon_nats", "pmf_error_kT", "bond_wasserstein_A"):
         assert model[name]["value"] < 2 * floor[name]["value"]
-        assert prior[name]["value"] > 2 * model[name]["value"]
-        low, high = model[name]["interval"]
-        assert low < model[name]["value"] < high
+        assert prior[name]["value"] > 2 * model[name]["plug_in"]
+        for row in (model, prior):
+            low, high = row[name]["interval"]
+            assert low <= row[name]["value"] < high
+            assert row[name]["value"] < row[name]["plug_in"]
+        assert model[name]["interval"][0] == 0 < prior[name]["interval"][0]
     assert comparison.model.inverted == pytest.approx(0.0, abs=0.01)
     data = json.loads((out / "metrics.json").read_text())
     assert data["rows"]["model"]["jensen_shannon_nats"]["value"] == model["jensen_shannon_nats"]["value"]

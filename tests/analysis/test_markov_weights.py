@@ -2,12 +2,15 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ase_cg import Dataset, InputError, map_trajectory, markov_weights
-from ase_cg.analysis.markov_weights import EquilibriumFit, weigh
+from ase_cg.analysis.equilibrium import EquilibriumFit
+from ase_cg.analysis.kinetics import fit_markov_model
+from ase_cg.analysis.markov_weights import weigh
 from ase_cg.cli.main import app
 from ase_cg.data.dataset_writer import create_dataset
 from tests.conftest import two_bead_topology
@@ -47,7 +50,7 @@ def _covered(series, chosen, truth: float, clusters: int):
     """Whether the 95 % interval of a population holds the truth, and the weighted and the raw population."""
     fit = EquilibriumFit.of([x[:, None].astype(float) for x in series], 1, clusters)
     sets = np.concatenate([chosen(x) for x in series]).astype(float)[:, None]
-    populations, _, intervals = fit.populations(sets, 20)
+    populations, _, intervals = fit.averages(sets, fit.draws(20))
     return intervals[0, 0] <= truth <= intervals[0, 1], populations[0], sets.mean()
 
 
@@ -134,9 +137,72 @@ def test_transitions_are_counted_within_trajectories(tmp_path):
     assert np.isclose(np.concatenate(found.weights).mean(), 1.0)
 
 
+def test_a_draw_is_a_model_of_the_trajectories_drawn():
+    """Transitions of a trajectory that was drawn twice count twice, and none leads from one trajectory to the next."""
+    rng = np.random.default_rng(4)
+    series = [x[: rng.integers(1, 9)] for x in _two_states(rng, 80, 8, (0.2, 0.3))]  # some shorter than the lag
+    fit = EquilibriumFit.of([x[:, None].astype(float) for x in series], 2, 2)
+    draws = fit.draws(5)
+    values = np.concatenate(series)[:, None].astype(float)
+    for times, stationary, average in zip(draws.times, draws.stationary, draws.averages(values), strict=True):
+        drawn = [s for s, n in zip(fit.states, times, strict=True) for _ in range(n)]
+        model = fit_markov_model(drawn, 2, 2)
+        assert stationary == pytest.approx(model.stationary, abs=1e-8)
+        chosen = [x for x, n in zip(series, times, strict=True) for _ in range(n)]
+        weights = np.concatenate(model.frame_weights(drawn))
+        assert average[0] == pytest.approx(np.average(np.concatenate(chosen), weights=weights), abs=1e-8)
+
+
 def test_short_trajectories_are_refused_with_the_longest_lag(double_well):
     with pytest.raises(InputError, match=r"none of 400 trajectories is longer than the lag of 10 .* at most 9"):
         markov_weights(double_well, lag=10, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lag": 1.5}, "the lag is a whole number of frames from 1"),
+        ({"lag": 0}, "the lag is a whole number of frames from 1"),
+        ({"clusters": 2.5}, "clusters must be a whole number"),
+        ({"resamples": 1}, "resamples must be a whole number of at least 2"),
+        ({"clusters": 3, "macrostates": 4}, "4 macrostates need at least as many clusters"),
+        ({"seed": 2**60}, "seed must be below"),
+        ({"clusters": 401}, "4000 frames are too few for 401 clusters; choose at most 400"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(double_well, settings, message):
+    with pytest.raises(InputError, match=message):
+        markov_weights(double_well, quiet=True, **settings)
+
+
+def test_frames_that_show_nothing_are_refused(tmp_path):
+    still = _dataset(tmp_path / "still.h5", np.ones((50, 6)))
+    with pytest.raises(InputError, match="the same in all frames"):
+        markov_weights(still, clusters=4, quiet=True)
+    single = _dataset(tmp_path / "single.h5", np.random.default_rng(0).standard_normal((50, 1)))
+    with pytest.raises(InputError, match=r"none of 50 trajectories .* single frames show no transitions"):
+        markov_weights(single, clusters=4, quiet=True)
+
+
+def test_any_average_comes_with_its_error(double_well):
+    """⟨x⟩ of the double well, and a population: within 4 standard errors of the known, unlike the raw frames."""
+    found = markov_weights(double_well, clusters=12, resamples=30, quiet=True)
+    with Dataset.open(double_well) as dataset:
+        x = dataset.only_molecule().coordinates()[:, 1, 0] - 6.0
+    grid = np.linspace(-4, 4, 8001)
+    p = np.exp(-(2.5 * (grid**2 - 1) ** 2 - 0.4 * grid))
+    truths = (grid * p).sum() / p.sum(), _share_on_the_right()
+    for values, truth in zip((x, x > 0), truths, strict=True):
+        (value,), (error,), ((low, high),) = found.average(values)
+        assert abs(value - truth) < 4 * error
+        assert abs(values.mean() - truth) > 4 * error
+        assert low < value < high
+        assert (high - low) / error == pytest.approx(2 * 1.96, rel=0.15)
+    both = found.average(np.stack([x, x > 0], axis=1))
+    assert both.errors[1] == pytest.approx(found.average(x > 0).errors[0])
+    for wrong in (x[:-1], np.full(len(x), np.nan)):
+        with pytest.raises(InputError, match="values"):
+            found.average(wrong)
 
 
 def test_a_lag_in_time_needs_the_time_between_frames(double_well, tmp_path):
@@ -155,13 +221,32 @@ def test_weights_of_another_dataset_are_refused(double_well, tmp_path):
     with pytest.raises(InputError, match="the weights belong to other frames"):
         found.write(other)
     # Nor may they be carried over behind our back.
-    import h5py
-
     weighted = found.write(double_well, tmp_path / "weighted.h5")
     with h5py.File(weighted) as source, h5py.File(other, "a") as target:
         source.copy("molecules/dimer/weights", target["molecules/dimer"])
         target["molecules/dimer"].attrs["weights_record"] = source["molecules/dimer"].attrs["weights_record"]
     with Dataset.open(other) as dataset, pytest.raises(InputError, match="made for the frames of another dataset"):
+        dataset.only_molecule().weights()
+
+
+@pytest.mark.parametrize("place", [(0, 1, 0), (1234, 1, 0), (3999, 0, 2)])
+def test_weights_of_changed_frames_are_refused(double_well, tmp_path, place):
+    """One coordinate that changed afterwards, at whatever place, makes them weights of other frames."""
+    weighted = weigh(double_well, tmp_path / "w.h5", clusters=6, resamples=2, quiet=True)
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file["molecules/dimer/coordinates"][place] += 1e-3
+    with Dataset.open(tmp_path / "w.h5") as dataset, pytest.raises(InputError, match="frames of another dataset"):
+        dataset.only_molecule().weights()
+    with pytest.raises(InputError, match="the weights belong to other frames"):
+        weighted.write(tmp_path / "w.h5", overwrite=True)
+
+
+@pytest.mark.parametrize("record", ["{x", "[1]"])
+def test_a_damaged_record_is_one_sentence(double_well, tmp_path, record):
+    weigh(double_well, tmp_path / "w.h5", clusters=6, resamples=2, quiet=True)
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file["molecules/dimer"].attrs["weights_record"] = record
+    with Dataset.open(tmp_path / "w.h5") as dataset, pytest.raises(InputError, match="record of its weights is dam"):
         dataset.only_molecule().weights()
 
 

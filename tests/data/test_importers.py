@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ase_cg import InputError, map_trajectory
+from ase_cg.data.importers import Source
 from ase_cg.units import KCAL_PER_MOL
 from tests.data.conftest import check_mapped
 
@@ -98,3 +99,19 @@ def test_extended_xyz_under_the_name_of_plain_xyz_keeps_its_forces(all_atom, map
     mdtraj.Trajectory(all_atom[0], mdtraj.load(str(example_data / "ala2.pdb")).topology).save(str(tmp_path / "p.xyz"))
     plain = map_trajectory(tmp_path / "p.xyz", tmp_path / "e.h5", **mapping)
     check_mapped(plain, all_atom, forces=False, tolerance=1e-2)
+
+
+def test_cells_of_mdtraj_hdf5_and_npz_are_rows(all_atom, example_data, tmp_path):
+    """A triclinic cell: row k is the vector k, as MDTraj gives it, in Å."""
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology
+    cell = np.array([[3.0, 0, 0], [0.9, 3.5, 0], [-0.7, 0.6, 4.0]])  # nm
+    cells = cell * np.linspace(1.0, 1.1, 5)[:, None, None]
+    written = mdtraj.Trajectory(all_atom[0][:5], topology)
+    written.unitcell_vectors = cells
+    written.save_hdf5(str(tmp_path / "t.h5"))
+    written.save_xtc(str(tmp_path / "t.xtc"))
+    np.savez(tmp_path / "t.npz", positions=all_atom[0][:5], cells=cells)
+    for name, unit in (("t.h5", None), ("t.xtc", None), ("t.npz", "nm")):
+        (frames,) = Source(tmp_path / name, topology, unit).chunks()
+        assert frames.cells == pytest.approx(10 * cells, abs=1e-3), name
+        assert frames.positions == pytest.approx(10 * all_atom[0][:5], abs=0.02)

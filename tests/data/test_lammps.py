@@ -1,9 +1,11 @@
 """LAMMPS dumps in all their columns, units and boxes."""
 
+import mdtraj
 import numpy as np
 import pytest
 
 from ase_cg import InputError, map_trajectory
+from ase_cg.data.importers import Source
 from tests.data.conftest import check_mapped
 
 
@@ -78,3 +80,26 @@ def test_wrong_lammps_dumps_are_one_sentence(all_atom, mapping, tmp_path):
     path.write_text(first + _dump(tmp_path / "b.dump", fewer, units=None).read_text())
     with pytest.raises(InputError, match="frame 40 has 21 atoms, the frames before 22"):
         map_trajectory(path, tmp_path / "e.h5", **options)
+
+
+@pytest.mark.parametrize(
+    ("tilts", "bounds", "middle"),
+    [
+        # LAMMPS's manual (Howto_triclinic): xlo_bound = xlo + min(0, xy, xz, xy + xz), ylo_bound = ylo + min(0, yz),
+        # and so with hi and max; the box is x 1 to 11, y 0 to 8, z −2 to 4. The middle is origin + (a + b + c)/2.
+        ((-2.0, -3.0, -1.0), ((-4.0, 11.0), (-1.0, 8.0), (-2.0, 4.0)), (3.5, 3.5, 1.0)),
+        ((2.0, 3.0, 1.0), ((1.0, 16.0), (0.0, 9.0), (-2.0, 4.0)), (8.5, 4.5, 1.0)),
+        ((-2.0, 3.0, -1.0), ((-1.0, 14.0), (-1.0, 8.0), (-2.0, 4.0)), (6.5, 3.5, 1.0)),
+    ],
+)
+def test_boxes_with_tilts_of_any_sign(tilts, bounds, middle, tmp_path, example_data):
+    lines = [f"{low} {high} {tilt}" for (low, high), tilt in zip(bounds, tilts, strict=True)]
+    atoms = ["1 0 0 0", "2 0.5 0.5 0.5", "3 1 0 0"]
+    head = ["ITEM: UNITS", "real", "ITEM: TIMESTEP", "0", "ITEM: NUMBER OF ATOMS", "3"]
+    text = "\n".join([*head, "ITEM: BOX BOUNDS xy xz yz pp pp pp", *lines, "ITEM: ATOMS id xs ys zs", *atoms, ""])
+    (tmp_path / "t.dump").write_text(text)
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology.subset([0, 1, 2])
+    (frames,) = Source(tmp_path / "t.dump", topology).chunks()
+    xy, xz, yz = tilts
+    assert frames.cells[0] == pytest.approx(np.array([[10, 0, 0], [xy, 8, 0], [xz, yz, 6]]))
+    assert frames.positions[0] == pytest.approx(np.array([[1, 0, -2], middle, [11, 0, -2]]))

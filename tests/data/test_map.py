@@ -1,5 +1,6 @@
 """Mapping real and made trajectories: numbers, streams, and every kind of bad input."""
 
+import contextlib
 import struct
 
 import h5py
@@ -33,17 +34,19 @@ def mapping(mapping):
 @pytest.mark.parametrize(("force_map", "wanted"), [("slice", 26.99), ("constraint_sum", 26.05)])
 def test_published_forces_have_the_published_root_mean_square(force_map, wanted, shared, tmp_path):
     folder = shared / "ala2_all_atom_forces"
-    path = map_trajectory(
-        folder / "ala2_all_atom.npz",
-        tmp_path / "beads.h5",
-        topology=folder / "ala2_all_atom.pdb",
-        resolution=FIVE_BEADS,
-        temperature=300,
-        force_map=force_map,
-        length_unit="Å",
-        force_unit="kcal/mol/Å",
-        quiet=True,
-    )
+    biased = pytest.warns(UserWarning, match="ALA:N") if force_map == "slice" else contextlib.nullcontext()
+    with biased:
+        path = map_trajectory(
+            folder / "ala2_all_atom.npz",
+            tmp_path / "beads.h5",
+            topology=folder / "ala2_all_atom.pdb",
+            resolution=FIVE_BEADS,
+            temperature=300,
+            force_map=force_map,
+            length_unit="Å",
+            force_unit="kcal/mol/Å",
+            quiet=True,
+        )
     with Dataset.open(path) as dataset:
         molecule = dataset.only_molecule()
         rms = np.sqrt((molecule.forces().astype(float) ** 2).mean()) / KCAL_PER_MOL

@@ -41,6 +41,15 @@ def test_starts_divide_a_file(mapped, tmp_path, starts):
         assert np.diff(first).min() > -1e-6  # in their order
 
 
+def test_starts_may_be_given_as_numbers(mapped):
+    for starts in ([0, 7, 4999], np.array([0, 7, 4999]), (0, 7, 4999)):
+        with Dataset.open(mapped(trajectory_starts=starts, overwrite=True)) as dataset:
+            assert dataset.only_molecule().trajectory_lengths == (7, 4992, 1)
+    for wrong in ([0, 1.5], np.array([[0, 1]]), [1, 2], np.array([0, 5000]), [0, 3, 3]):
+        with pytest.raises(InputError, match="trajectory_starts"):
+            mapped(trajectory_starts=wrong, overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("starts", "message"),
     [
@@ -94,6 +103,12 @@ def test_one_dataset_has_one_hash(tmp_path):
             target.attrs[name] = value
         source.copy("molecules", target)
         target.create_dataset("room", data=np.zeros(1000))
+        # Chunks, compression and the order of bytes are the file's own affair.
+        group = target["molecules/m"]
+        for key, dtype in (("coordinates", ">f4"), ("weights", ">f8"), ("trajectory_lengths", "<i4")):
+            values = group[key][:]
+            del group[key]
+            group.create_dataset(key, data=values, dtype=dtype, chunks=(1, *values.shape[1:]), compression="lzf")
     with Dataset.open(tmp_path / "d.h5") as dataset:
         assert dataset.hash() == plain
     others = [
@@ -101,3 +116,31 @@ def test_one_dataset_has_one_hash(tmp_path):
         for number, change in enumerate([{"temperature": 301.0}, {"shift": 1e-4}, {"weight": 2.0}, {"cut": 4}])
     ]
     assert len({plain, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("array", "place"), [("coordinates", (9, 1, 2)), ("coordinates", (4, 0, 0)), ("weights", (7,)), ("topology", None)]
+)
+def test_any_change_changes_the_hash(tmp_path, array, place):
+    before = _written(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        group = file["molecules/m"]
+        if place is None:
+            group.attrs["topology"] = group.attrs["topology"].replace('"A"', '"B"')
+        else:
+            group[array][place] = group[array][place] * (1 + 1e-6)
+    with Dataset.open(tmp_path / "a.h5") as dataset:
+        assert dataset.hash() != before
+
+
+def test_the_same_input_mapped_twice_has_one_hash(mapped, tmp_path):
+    """Neither names of files nor what is known of them counts."""
+    (tmp_path / "copy").mkdir()
+    np.save(tmp_path / "copy" / "y.npy", np.load(tmp_path / "x.npy"))
+    found = set()
+    for name in ("x.npy", "copy/y.npy"):
+        with Dataset.open(mapped(trajectories=tmp_path / name, trajectory_starts=[0, 9], overwrite=True)) as dataset:
+            found.add(dataset.hash())
+    assert len(found) == 1
+    with Dataset.open(mapped(trajectory_starts=[0, 10], overwrite=True)) as dataset:
+        assert dataset.hash() not in found

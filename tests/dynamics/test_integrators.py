@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from ase_cg import ReplicaSimulation
 from ase_cg.dynamics.integrators import BAOAB, OverdampedLangevin, VelocityVerlet, make_integrator
 from ase_cg.errors import InputError
+from ase_cg.units import thermal_energy
 
 K, MASS, KT = 1.7, 12.0, 0.0259
 OMEGA = np.sqrt(K / MASS)
@@ -134,3 +136,108 @@ def test_integrators_are_known_by_name():
         make_integrator("verlot", 0.3, MASSES, column(KT), column(0.1))
     with pytest.raises(InputError, match="positive friction"):
         make_integrator("overdamped", 0.3, MASSES, column(KT), column(0.0))
+
+
+def free(x):
+    return x.new_zeros(len(x)), torch.zeros_like(x)
+
+
+class FreeBeads:
+    """A form without forces."""
+
+    def energy_and_forces(self, positions):
+        return free(positions)
+
+    def make_step(self, integrator):
+        return lambda x, v, f, noise: integrator.advance(x, v, f, noise, self.energy_and_forces)
+
+
+def test_free_velocities_decay_with_the_friction_of_each_replica():
+    """Without noise v(t) = v(0) exp(−γt), of every bead, however long the step; with it ⟨v²⟩ comes to kT/m."""
+    frictions = torch.tensor([0.0, 0.03, 0.3, 2.0], dtype=torch.float64)[:, None, None]
+    masses = torch.tensor([[12.0], [1.0]], dtype=torch.float64)
+    kT = torch.tensor([KT, 2 * KT, 3 * KT, 4 * KT], dtype=torch.float64)[:, None, None]
+    v0 = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for dt in (0.1, 0.5):
+        integrator = make_integrator("langevin", dt, masses, kT, frictions)
+        x, v, f = v0 * 0, v0, v0 * 0
+        for _ in range(round(3 / dt)):
+            x, v, f, _ = integrator.advance(x, v, f, torch.zeros_like(x), free)
+        assert torch.allclose(v, v0 * torch.exp(-3 * frictions), rtol=1e-12)
+        # Noise of one in a single component: what a step adds to it is √(1 − e^(−2γΔt)) √(kT/m).
+        kicked = integrator.advance(x, v * 0, f, torch.ones_like(x), free)[1]
+        added = torch.sqrt((1 - torch.exp(-2 * frictions * dt)) * kT / masses).expand(4, 2, 3)
+        assert torch.allclose(kicked, added, rtol=1e-12)
+    still = make_integrator("verlet", 0.5, masses, kT, frictions).advance(x, v0, f, torch.ones_like(x), free)
+    assert torch.equal(still[1], v0)
+    assert torch.allclose(still[0], x + 0.5 * v0, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["langevin", "overdamped"])
+def test_a_constant_force_moves_a_bead_by_the_force_over_mass_and_friction(name):
+    """The drift is F t/(mγ), for a bead of any mass, and for each replica's own friction."""
+    frictions = torch.tensor([0.5, 2.0], dtype=torch.float64)[:, None, None]
+    masses = torch.tensor([[12.0], [3.0]], dtype=torch.float64)
+    force = torch.full((2, 2, 3), 0.7, dtype=torch.float64)
+    integrator = make_integrator(name, 0.01, masses, column(KT, 2), frictions)
+    x, v, f = force * 0, force * 0, force
+    places = []
+    for _ in range(3000):
+        x, v, f, _ = integrator.advance(x, v, f, torch.zeros_like(x), lambda x: (x.sum((1, 2)), force))
+        places.append(x)
+    drift = (places[-1] - places[-1001]) / 10.0
+    assert torch.allclose(drift, force / (masses * frictions), rtol=1e-3)
+
+
+@pytest.mark.parametrize("integrator", ["langevin", "overdamped", "verlet"])
+def test_free_replicas_lose_memory_and_spread_as_langevin_beads_do(dimer_model, integrator):
+    """Through ReplicaSimulation: ⟨v(0)·v(t)⟩ = (3kT/m) e^(−γt), and ⟨Δx²⟩ = 6kT/(mγ²) (γt − 1 + e^(−γt))."""
+    n, frictions, mass = 3000, np.repeat([0.04, 0.16], 1500), 12.0
+    thermal = thermal_energy(300.0)
+    run = ReplicaSimulation(
+        dimer_model,
+        np.tile([[[0.0, 0, 0], [3.0, 0, 0]]], (n, 1, 1)),
+        integrator=integrator,
+        time_step=0.25,
+        friction=frictions,
+        seed=3,
+        compiled=FreeBeads(),
+    )
+    x0, v0 = run.positions, run.velocities
+    for time in (5.0, 20.0):
+        run.step(round(time / 0.25) - run.steps_done)
+        memory = (v0 * run.velocities).sum(-1).mean(1) * mass / (3 * thermal)
+        spread = ((run.positions - x0) ** 2).sum(-1).mean(1)
+        for friction in (0.04, 0.16):
+            own = frictions == friction
+            gt = friction * time
+            remembered = {"langevin": np.exp(-gt), "overdamped": 0.0, "verlet": 1.0}[integrator]
+            wide = {
+                "langevin": 6 * thermal / (mass * friction**2) * (gt - 1 + np.exp(-gt)),
+                "overdamped": 6 * thermal * time / (mass * friction),
+                "verlet": 3 * thermal / mass * time**2,
+            }[integrator]
+            for found, exact in ((memory[own], remembered), (spread[own] / wide, 1.0)):
+                error = found.std(ddof=1) / np.sqrt(own.sum())
+                assert error < 0.03
+                assert abs(found.mean() - exact) < 4 * error
+
+
+def test_the_friction_of_a_command_is_that_of_the_dynamics(model, ala2, ala2_positions):
+    """Given with its unit: after 1 fs at 1 /fs velocities remember 1/e of themselves (a bond has turned by 0.1 rad)."""
+    from ase import units
+
+    from ase_cg.dynamics.prepare import prepare
+    from ase_cg.dynamics.settings import SimulationSettings
+    from ase_cg.dynamics.starts import Start, grouped
+
+    start = Start("ala2", ala2, np.repeat(ala2_positions[None], 200, 0), ("start",) * 200)
+    settings = SimulationSettings(
+        "", "", 200, 300.0, "0.25 fs", "1 /fs", "1 fs", "1 fs", 0, prior_only=False, device="cpu", dtype="float32"
+    )
+    _, run = prepare(model, grouped([start])[0], settings, None, quiet=True)
+    assert run.time_step == pytest.approx(0.25 * units.fs, rel=1e-12)
+    v0 = run.velocities
+    run.step(4)
+    share = (v0 * run.velocities).sum() / (v0**2).sum()
+    assert share == pytest.approx(np.exp(-1), abs=4 / np.sqrt(200 * 18))

@@ -193,7 +193,7 @@ def test_an_exploding_replica_is_stopped_and_the_others_go_on_bit_by_bit(dimer_m
     start = np.zeros((4, 2, 3))
     start[:, :, 0] = [0.1, 0.2]
     options = options | {"temperature": 30.0}
-    start[2, :, 0] = 0.8
+    start[2, :, 0] = [0.8, 0.85]
 
     def make(form, parts=slice(None)):
         return ReplicaSimulation(

@@ -63,6 +63,35 @@ def test_each_replica_draws_a_frame_of_a_trajectory(model, ala2, ala2_positions,
     assert len(read_start(model, str(trajectory_file), 30, seed=1).positions) == 30
 
 
+def test_frames_of_a_weighted_dataset_start_as_often_as_they_weigh(model, ala2, ala2_positions, tmp_path):
+    """Frames of no weight never start, the others in proportion; a dataset without weights starts evenly."""
+    weights = np.tile([0.0, 1.0, 3.0, 0.0, 4.0], 4)
+    frames = np.repeat(ala2_positions[None], 20, axis=0) + np.arange(20.0)[:, None, None]
+    options = {"temperature": 300.0, "resolution": ala2.names}
+
+    def counted(weighted, replicas, seed=0):
+        path = tmp_path / f"{weighted}.h5"
+        if not path.exists():
+            with create_dataset(path) as dataset, dataset.molecule("m", ala2, weighted=weighted, **options) as molecule:
+                molecule.append(frames, weights=weights if weighted else None)
+        start = read_start(model, str(path), replicas, seed=seed)
+        drawn = (start.positions[:, 0, 0] - ala2_positions[0, 0]).round().astype(int)
+        assert start.labels == tuple(f"start frame {frame} of {path}" for frame in drawn)
+        return np.bincount(drawn, minlength=20)
+
+    n = 8000
+    share = weights / weights.sum()
+    found = counted(True, n)
+    assert (found[weights == 0] == 0).all()
+    assert found == pytest.approx(n * share, abs=4 * np.sqrt(n * share.max()))
+    # Few replicas are drawn like many: over seeds, each by its weight.
+    few = sum(counted(True, 3, seed) for seed in range(400))
+    assert (few[weights == 0] == 0).all()
+    assert few == pytest.approx(1200 * share, abs=4.5 * np.sqrt(1200 * share.max()))
+    assert (counted(False, 20) == 1).all()
+    assert counted(False, n) == pytest.approx(np.full(20, n / 20), abs=4 * np.sqrt(n / 20))
+
+
 def test_a_trajectory_of_atoms_becomes_beads(model, ala2, example_data, tmp_path):
     atoms = mdtraj.load(str(example_data / "ala2.pdb"))
     shifted = mdtraj.join([atoms, atoms, atoms])

@@ -61,6 +61,13 @@ def test_a_compiled_model_is_the_model_and_is_kept(name, capsys):
     found, compiled_forces = made.energy_and_forces(torch.tensor(frames[20:23]))
     assert relative(compiled_forces, forces) < 1e-5
     assert torch.allclose(found, energy, rtol=1e-5, atol=1e-5)
+    # Closer than the check went, the model itself is evaluated: for the second replica only.
+    close = frames[20:23].copy()
+    close[1, 4] = close[1, 0] + [0.0, 0.03, 0.0]
+    with pytest.warns(UserWarning, match="two beads came within 0.03 Å"):
+        _, near = made.energy_and_forces(torch.tensor(close))
+    assert relative(near[1], exact(model, close)[1][1]) < 1e-5
+    assert torch.equal(near[[0, 2]], compiled_forces[[0, 2]])
     assert "Compiling" in capsys.readouterr().err
     again = model.compile(replicas=3, frames=frames[:5])
     assert "Compiling" not in capsys.readouterr().err
@@ -82,6 +89,15 @@ def test_whole_steps_and_chunks(monkeypatch):
     for found, expected in zip(stepped, parts, strict=True):
         assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
     assert energies.shape == stepped[3].shape == (5,)
+    # A step that brings beads together is redone with the model itself.
+    close = x.clone()
+    close[3, 4] = close[3, 0] + 0.02
+    with pytest.warns(UserWarning, match="came within"):
+        stepped = made.make_step(integrator, quiet=True)(close, 0 * v, 0 * forces, 0 * noise)
+    parts = integrator.advance(close, 0 * v, 0 * forces, 0 * noise, made.energy_and_forces)
+    for found, expected in zip(stepped, parts, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert relative(stepped[2][3], exact(model, stepped[0].numpy())[1][3]) < 1e-5
     # Another temperature, another time step: the same code with other numbers.
     faster = Leap(0.02, integrator.masses, 2 * integrator.gain)
     monkeypatch.setattr(packages, "write_package", pytest.fail)

@@ -27,6 +27,16 @@ CASES = [
 ]
 
 
+MORE_PRIORS = (
+    "restricted_bending",
+    "cosine_angles",
+    "polynomial_angles",
+    "polynomial_cosine_angles",
+    "cutoff_repulsion",
+    "exponential_repulsion",
+)
+
+
 def exact(model, positions):
     """Energies and forces of the model itself in double precision, at positions (R, N, 3)."""
     reference = prepared_copy(model, torch.device("cpu"), "float64")
@@ -67,7 +77,7 @@ def test_tables_by_type_change_nothing(monkeypatch, name, folded):
     assert relative(forces, exact(model, frames[:2])[1]) < 1e-7
 
 
-@pytest.mark.parametrize("prior", [*PRIORS, "restricted_bending", "cosine_angles"])
+@pytest.mark.parametrize("prior", [*PRIORS, *MORE_PRIORS])
 def test_a_dense_prior_is_the_prior(prior):
     model, frames = chain_model(None, 9, priors=(prior,))
     energy, forces = exact(model, frames[:4])

@@ -42,6 +42,7 @@ class PriorTerm(EnergyTerm):
     name: ClassVar[str]
     cutoff: float = 0.0
     n_types: int
+    names_beads: ClassVar[bool] = False  # whether its settings hold the vocabulary
 
     @classmethod
     @abstractmethod
@@ -137,6 +138,27 @@ class BondedPrior(PriorTerm):
     def fit_one(cls, samples: NDArray[np.float64], kT: float, options: Any) -> dict[str, Any]:
         """Return the parameters for samples of one sequence of types, shape (samples,)."""
 
+    @classmethod
+    def fitted_view(cls, graph: BeadGraph, vocabulary: Sequence[str], options: Any) -> BeadGraph:
+        """Return a graph with the tuples that a term of these options acts on."""
+        del vocabulary, options
+        return graph
+
+    def view(self, graph: BeadGraph) -> BeadGraph:
+        """Return a graph with the tuples that the term acts on, of which :meth:`members` is told."""
+        return graph
+
+    @classmethod
+    def fluctuation(cls, samples: NDArray[np.float64]) -> float:
+        """Return the standard deviation of samples, by which rigid coordinates are told."""
+        return float(samples.std())
+
+    @classmethod
+    def settings_of(cls, vocabulary: Sequence[str], options: Any) -> dict[str, Any]:
+        """Return the settings of a term that is fitted with these options."""
+        del vocabulary
+        return {"directed": options.directed}
+
     @property
     def settings(self) -> dict[str, Any]:
         """Whether the prior is directed."""
@@ -147,14 +169,15 @@ class BondedPrior(PriorTerm):
         cls, positions: NDArray[np.float64], topology: BeadTopology, vocabulary: Sequence[str], options: Any
     ) -> Samples:
         """Return the internal coordinate of all frames, by sequence of bead types."""
-        one = topology_graph(topology, vocabulary)
+        one = cls.fitted_view(topology_graph(topology, vocabulary), vocabulary, options)
         sequences = [tuple(types) for types in one.bead_type[cls.members(one)].T.tolist()]
         if not options.directed:
             sequences = [min(types, types[::-1]) for types in sequences]
         chunks = []
         for start in range(0, len(positions), FRAMES_AT_ONCE):
             frames = torch.from_numpy(positions[start : start + FRAMES_AT_ONCE])
-            graph = topology_graph(topology, vocabulary, len(frames))._replace(positions=frames.reshape(-1, 3))
+            copies = topology_graph(topology, vocabulary, len(frames))._replace(positions=frames.reshape(-1, 3))
+            graph = cls.fitted_view(copies, vocabulary, options)
             # Copies stand one after the other, so the frame is the slow index.
             chunks.append(cls.internal_coordinate(graph).reshape(len(frames), len(sequences)).numpy())
         collected: dict[Types, list[NDArray[np.float64]]] = {}
@@ -178,7 +201,7 @@ class BondedPrior(PriorTerm):
             rows[(GENERIC,) * cls.width] = cls._fit_named((), pooled, kT, vocabulary, options)
         if rare:
             warn_of_rare(cls.name, rare, vocabulary)
-        return cls._of_rows(rows, len(vocabulary), options)
+        return cls._of_rows(rows, vocabulary, options)
 
     @classmethod
     def _fit_named(
@@ -190,19 +213,21 @@ class BondedPrior(PriorTerm):
                 f"{len(samples)} samples are too few to fit the prior {cls.name!r} for {which}, which takes "
                 f"{MIN_SAMPLES}; give more frames (training.fraction, where it takes a part of them), or leave it out"
             )
-        if not samples.std() > RIGID:
+        if not cls.fluctuation(samples) > RIGID:
             raise InputError(f"the prior {cls.name!r} for {which} cannot be fitted: the data do not fluctuate")
         return cls.fit_one(samples, kT, options)
 
     @classmethod
-    def _of_rows(cls, rows: Mapping[Types, Mapping[str, Any]], n_types: int, options: BondedOptions) -> Self:
+    def _of_rows(
+        cls, rows: Mapping[Types, Mapping[str, Any]], vocabulary: Sequence[str], options: BondedOptions
+    ) -> Self:
         def stacked(name: str) -> Tensor:
             factor = options.scale if name in cls.scaled else 1.0
             return torch.tensor(np.array([row[name] for row in rows.values()]) * factor, dtype=torch.float32)
 
         types = torch.tensor(list(rows), dtype=torch.long).reshape(-1, cls.width)
         tensors = {"types": types, **{name: stacked(name) for name in cls.parameter_names}}
-        return cls.from_tensors(tensors, {"directed": options.directed}, n_types)
+        return cls.from_tensors(tensors, cls.settings_of(vocabulary, options), len(vocabulary))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], n_types: int) -> Self:
@@ -212,6 +237,7 @@ class BondedPrior(PriorTerm):
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the energy in eV, shape (n,), shared evenly among the beads of each tuple."""
+        graph = self.view(graph)
         members = self.members(graph)
         if not members.shape[1]:
             return 0 * graph.positions.sum(-1)  # a function of the positions, so that it can be differentiated
@@ -229,7 +255,7 @@ class BondedPrior(PriorTerm):
 
     def of_members(self, graph: BeadGraph) -> dict[str, Tensor]:
         """Return the parameters of each bonded tuple of a graph, each of shape (m, …)."""
-        rows = self.rows_of(self.members(graph), graph.bead_type)
+        rows = self.rows_of(self.members(self.view(graph)), graph.bead_type)
         return {name: getattr(self, name)[rows] for name in self.parameter_names}
 
     def rows_of(self, members: Tensor, bead_type: Tensor) -> Tensor:

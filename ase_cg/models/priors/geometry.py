@@ -6,7 +6,7 @@ from torch import Tensor
 from ase_cg.data.graph import BeadGraph
 
 SMALL = 1e-12  # Å⁴; keeps gradients finite where three beads lie on a line
-COLLINEAR = 0.0075  # product of the sines of two angles, below which their dihedral fades out
+COLLINEAR = 0.014  # product of the sines of two angles, below which their dihedral fades out
 
 
 def bond_lengths(graph: BeadGraph) -> Tensor:
@@ -42,8 +42,8 @@ def dihedral_cosine_and_sine(graph: BeadGraph) -> tuple[Tensor, Tensor]:
     """Return cos φ and sin φ of each dihedral (IUPAC sign), each of shape (d,).
 
     Where three of the four beads lie on a line φ is not defined and its gradient diverges. Both are therefore
-    multiplied by q⁴/(q⁴ + q₀⁴), with q the product of the sines of the two angles and q₀ = 0.0075: nearer to 1 than
-    10⁻⁶ while both angles stay below 150°, and zero, with its gradient, on the line.
+    multiplied by q⁸/(q⁸ + q₀⁸), with q the product of the sines of the two angles and q₀ = 0.014: nearer to 1 than
+    10⁻¹⁰ while both angles stay below 150°, and zero, with its gradient, on the line.
     """
     i, j, k, last = graph.dihedrals
     first, middle, third = graph.bonded_vectors(i, j), graph.bonded_vectors(j, k), graph.bonded_vectors(k, last)
@@ -52,8 +52,8 @@ def dihedral_cosine_and_sine(graph: BeadGraph) -> tuple[Tensor, Tensor]:
     y = torch.linalg.vector_norm(middle, dim=-1) * (first * right).sum(-1)
     squares = [(vector * vector).sum(-1) for vector in (first, middle, third)]
     squared = (x * x + y * y).clamp_min(SMALL)
-    q4 = (squared / (squares[0] * squares[1] ** 2 * squares[2]).clamp_min(SMALL)) ** 2
-    factor = q4 / (q4 + COLLINEAR**4) / torch.sqrt(squared)
+    q8 = (squared / (squares[0] * squares[1] ** 2 * squares[2]).clamp_min(SMALL)) ** 4
+    factor = q8 / (q8 + COLLINEAR**8) / torch.sqrt(squared)
     return x * factor, y * factor
 
 

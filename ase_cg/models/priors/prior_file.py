@@ -15,6 +15,7 @@ from ase_cg.models.priors import PRIORS
 from ase_cg.models.priors.base import GENERIC, BondedPrior, PriorTerm
 from ase_cg.models.priors.prior_set import PriorSet
 from ase_cg.models.priors.repulsion import Repulsion
+from ase_cg.models.priors.short_repulsion import ShortRepulsion
 from ase_cg.settings import read_yaml
 from ase_cg.units import unit
 
@@ -23,18 +24,21 @@ ENERGY = "kcal/mol"
 GENERIC_NAME = "*"
 _LENGTHS, _ANGLES = ("Å",), ("degree",)
 # What each parameter measures: powers of energy and of angle (lengths are in Å inside and outside).
-_ENERGY_PARAMETERS = frozenset({"stiffness", "amplitudes"})
+_ENERGY_PARAMETERS = frozenset({"stiffness", "amplitudes", "constant", "coefficients", "strength"})
 _ANGLE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "angles": ("equilibrium",),
     "restricted_bending": ("equilibrium",),
     "dihedrals": ("phases",),
+    "impropers": ("equilibrium",),
+    "periodic_impropers": ("equilibrium",),
+    "polynomial_angles": ("origin",),
 }
 
 
 def write_priors(
     priors: PriorSet, path: str | os.PathLike[str], vocabulary: Sequence[str], *, overwrite: bool = False
 ) -> None:
-    """Write priors: energies in kcal/mol, lengths in Å, angles in degrees (stiffness in kcal/mol/rad²).
+    """Write priors: energies in kcal/mol, lengths in Å, angles in degrees (stiffness and polynomials per radian).
 
     Raises
     ------
@@ -59,7 +63,10 @@ def _described(term: Any, vocabulary: Sequence[str]) -> dict[str, Any]:
     for row in term.parameters_by_type():
         types = [vocabulary[t] for t in row.pop("types")] or [GENERIC_NAME]
         rows.append({"beads": types, **{name: _outside(term.name, name, value) for name, value in row.items()}})
-    return {**term.settings, "parameters": rows}
+    settings = term.settings
+    if term.names_beads:
+        del settings["vocabulary"]  # the reader's order of types may be another
+    return {**settings, "parameters": rows}
 
 
 def _factor(term: str, parameter: str) -> float:
@@ -111,10 +118,16 @@ def read_priors(path: str | os.PathLike[str], vocabulary: Sequence[str]) -> Prio
 
 def _term(kind: type[PriorTerm], described: Mapping[str, Any], vocabulary: Sequence[str]) -> PriorTerm:
     settings = {key: value for key, value in described.items() if key != "parameters"}
+    if kind.names_beads:
+        settings["vocabulary"] = list(vocabulary)
     rows = described["parameters"]
     types = [_types(row["beads"], vocabulary) for row in rows]
     if issubclass(kind, Repulsion):
-        tensors: dict[str, Tensor] = {"sigma": _matrix(types, [row["sigma"] for row in rows], len(vocabulary))}
+        names = kind.tables if issubclass(kind, ShortRepulsion) else ("sigma",)
+        tensors: dict[str, Tensor] = {
+            name: _matrix(types, [row[name] / _factor(kind.name, name) for row in rows], len(vocabulary))
+            for name in names
+        }
     elif issubclass(kind, BondedPrior):
         width = kind.width
         wrong = [row["beads"] for row, t in zip(rows, types, strict=True) if t and len(t) != width]

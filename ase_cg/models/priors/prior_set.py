@@ -1,6 +1,7 @@
 """The priors of a model, by name, and their fit to data."""
 
 import copy
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,14 @@ class PriorSet(EnergyTerm):
             raise InputError(f"there is no prior {unknown[0]!r} to replace; {hint(unknown[0], list(self.terms))}")
         chosen = [copy.deepcopy((other if term.name in names else self).terms[term.name]) for term in self._listed]
         return PriorSet(chosen, self.vocabulary)  # type: ignore[arg-type] # ModuleDict forgets the type
+
+    def with_cutoff(self, cutoff: float) -> "PriorSet":
+        """Return a copy in which terms without a cutoff end at one, given in Å."""
+        terms = copy.deepcopy(self._listed)
+        for term in terms:
+            if math.isinf(term.cutoff):
+                term.cutoff = float(cutoff)
+        return PriorSet(terms, self.vocabulary)
 
     def bead_energies(self, graph: BeadGraph) -> Tensor:
         """Return the sum over terms in eV, shape (n,)."""

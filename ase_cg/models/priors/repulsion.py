@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_cg.beads.topology import BeadTopology
+from ase_cg.data.bonded_images import bond_adjacency, bonded_image_edges, chains_of, edges_between_chain_images
 from ase_cg.data.graph import BeadGraph
+from ase_cg.data.neighbors import check_cutoff
 from ase_cg.errors import InputError
 from ase_cg.models.prior_options import RepulsionOptions
 from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, warn_of_rare
@@ -18,7 +20,7 @@ from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, 
 CLOSEST = 0.001  # quantile of the distances that counts as the closest approach
 COST = 0.1  # of kT at the closest approach: next to nothing where the data live
 SWITCH = 0.8  # of the cutoff, where the energy begins to be switched off
-CLOSEST_SQUARED = 1e-4  # Å²; nearer pairs cost what they cost there
+CLOSEST_SQUARED = 1e-24  # Å²; keeps 0/0 away where two beads lie on one spot, which is an error elsewhere
 NUMBERS_AT_ONCE = 5_000_000
 PAIR_SAMPLES = 50_000_000
 
@@ -47,7 +49,9 @@ class Repulsion(PriorTerm):
         self.n_types = len(sigma)
         self.exponent, self.exclude = exponent, exclude
         self.cutoff = math.inf if cutoff is None else float(cutoff)
-        self._last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        if not self.cutoff > 0:
+            raise InputError(f"the cutoff of the prior {self.name!r} must be a positive number of Å, not {cutoff}")
+        self._last: tuple[tuple[Tensor | None, ...], Tensor, Tensor] | None = None
         self._last_excluded: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -133,16 +137,29 @@ class Repulsion(PriorTerm):
         return zeros.index_add(0, i, share).index_add(0, j, share)
 
     def pairs_of(self, graph: BeadGraph) -> tuple[Tensor, Tensor]:
-        """Return which edges feel the term, and their σ; looked up when the edges are first seen."""
-        if self._last is None or self._last[0] is not graph.edges or self._last[1] is not graph.bead_type:
+        """Return which edges feel the term, and their σ; looked up when the edges are first seen.
+
+        Raises
+        ------
+        InputError
+            If the graph is periodic and the term has no cutoff.
+        """
+        seen = (graph.edges, graph.bead_type, graph.bonds, graph.edge_images)
+        if self._last is None or any(now is not before for now, before in zip(seen, self._last[0], strict=True)):
+            if graph.cell is not None:
+                check_cutoff(self.cutoff)
             keep = torch.nonzero(self._feels(graph)).squeeze(1)
             i, j = graph.edges[:, keep]
-            sigma = self.sigma[graph.bead_type[i], graph.bead_type[j]]
-            self._last = (graph.edges, graph.bead_type, keep, sigma)
-        return self._last[2], self._last[3]
+            self._last = (seen, keep, self.sigma[graph.bead_type[i], graph.bead_type[j]])
+        return self._last[1], self._last[2]
 
     def _feels(self, graph: BeadGraph) -> Tensor:
-        """Return which edges are pairs that are not excluded, shape (e,)."""
+        """Return which edges are pairs that are not excluded, shape (e,).
+
+        In a cell a pair is excluded only through the images along its bonds, and not through others.
+        """
+        if graph.cell is not None and graph.edge_images is not None:
+            return ~bonded_image_edges(graph, self.exclude)
         excluded = self._excluded(graph)
         if not len(excluded):
             return torch.ones_like(graph.edges[0], dtype=torch.bool)
@@ -198,7 +215,9 @@ class ExcludedVolume(Repulsion):
         return cls(torch.full((n_types, n_types), sigma), options.exponent, options.cutoff)
 
     def _feels(self, graph: BeadGraph) -> Tensor:
-        """Return which edges join two chains, shape (e,)."""
+        """Return which edges join two chains, shape (e,); an image of a chain is another one."""
+        if graph.cell is not None and graph.edge_images is not None:
+            return edges_between_chain_images(graph)
         if self._last_excluded is None or self._last_excluded[0] is not graph.bonds:
             self._last_excluded = (graph.bonds, chains_of(graph.bonds, len(graph.positions)))
         chain = self._last_excluded[1]
@@ -210,7 +229,7 @@ def excluded_keys(bonds: Tensor, n: int, within: int) -> Tensor:
     """Return sorted keys low·n + high of the pairs that at most `within` bonds separate."""
     if within == 0 or not bonds.shape[1]:
         return bonds.new_zeros(0)
-    adjacency = _adjacency(bonds, n)
+    adjacency = bond_adjacency(bonds, n)
     reached = adjacency
     for _ in range(within - 1):
         reached = reached + reached @ adjacency
@@ -218,22 +237,6 @@ def excluded_keys(bonds: Tensor, n: int, within: int) -> Tensor:
     upper = rows < columns
     keys = np.sort(rows[upper].astype(np.int64) * n + columns[upper])
     return torch.from_numpy(keys).to(bonds.device)
-
-
-def chains_of(bonds: Tensor, n: int) -> Tensor:
-    """Return which chain each of n beads belongs to, shape (n,)."""
-    from scipy.sparse.csgraph import connected_components
-
-    _, labels = connected_components(_adjacency(bonds, n), directed=False)
-    return torch.from_numpy(labels.astype(np.int64)).to(bonds.device)
-
-
-def _adjacency(bonds: Tensor, n: int) -> Any:
-    from scipy.sparse import csr_array
-
-    i, j = bonds.cpu().numpy()
-    ends = (np.concatenate([i, j]), np.concatenate([j, i]))
-    return csr_array((np.ones(2 * len(i)), ends), shape=(n, n))
 
 
 def switch(distance: Tensor, cutoff: float) -> Tensor:
