@@ -93,6 +93,7 @@ class CommitteeCalculator(Calculator):
     ) -> None:
         """Evaluate all members; see :class:`ase.calculators.calculator.Calculator`."""
         super().calculate(atoms, properties, system_changes)
+        self.deviations = {}  # a member that fails must not leave those of other positions
         for member in self.members:
             member.calculate(self.atoms, properties, system_changes)
         found = [member.results for member in self.members]

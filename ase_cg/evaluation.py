@@ -1,6 +1,7 @@
 """The model as it is, operation by operation, on the beads of ASE's Atoms."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ase_cg.data.neighbors import ALL_PAIRS_LIMIT, NeighborList, coincident_pair
 from ase_cg.errors import InputError
 from ase_cg.keys import COINCIDENT
 from ase_cg.models.model import CGModel
+from ase_cg.models.priors.base import BondedPrior
 from ase_cg.models.priors.harmonic import HarmonicBonds
 from ase_cg.threads import threads_for
 
@@ -36,6 +38,7 @@ class EagerEvaluation:
         self._graph = model.graph(topology)
         self._neighbors = NeighborList(model.cutoff)
         self._longest_bond = self._rest_length()
+        self._bonds_at_once = 2 if self._has_wide_terms() else 1
         self._cell: NDArray[np.float64] | None = None
         self._reduction: NDArray[np.float64] | None = None
         self._shortest = math.inf
@@ -85,15 +88,27 @@ class EagerEvaluation:
             return 0.0
         return float(bonds.of_members(self._graph)["equilibrium"].max())
 
+    def _has_wide_terms(self) -> bool:
+        """Whether a term, such as impropers, takes vectors between beads that are two bonds apart."""
+        bonds = {tuple(sorted(bond)) for bond in self._graph.bonds.T.tolist()}
+        for term in self._model.priors.terms.values():
+            if isinstance(term, BondedPrior):
+                members = term.members(term.view(self._graph)).tolist()
+                steps = [pair for first, second in pairwise(members) for pair in zip(first, second, strict=True)]
+                if any(tuple(sorted(pair)) not in bonds for pair in steps):
+                    return True
+        return False
+
     def _reduced(self, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the reduction of a cell that is not the last one, after it was checked."""
         if self._reduction is None or self._cell is None or not np.array_equal(self._cell, cell):
             check_cell(cell, pbc)
             self._shortest = shortest = shortest_lattice_vector(cell)
-            if shortest < 2 * self._longest_bond:
+            narrowest = 2 * self._longest_bond * self._bonds_at_once
+            if shortest < narrowest:
                 raise InputError(
                     f"the cell repeats after {shortest:.3g} Å, but bonds are {self._longest_bond:.3g} Å long: which "
-                    f"images they join cannot be told below {2 * self._longest_bond:.3g} Å; make the cell larger"
+                    f"images they join cannot be told below {narrowest:.3g} Å; make the cell larger"
                 )
             self._cell, self._reduction = cell.copy(), reduction_of(cell)
         return self._reduction

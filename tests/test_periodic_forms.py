@@ -20,6 +20,7 @@ from ase_cg.inference.dense import DenseModel
 from ase_cg.models.base import energy_and_forces
 from ase_cg.models.priors.dihedrals import Dihedrals
 from ase_cg.models.priors.harmonic import HarmonicBonds
+from ase_cg.models.priors.impropers import Impropers
 from ase_cg.models.priors.repulsion import ExcludedVolume
 from ase_cg.units import FEMTOSECOND
 from tests.inference.conftest import chain_model
@@ -83,6 +84,37 @@ def test_a_bond_that_cannot_be_told_from_the_one_to_the_next_image_is_refused():
                 atoms.get_potential_energy()
     across = atoms_of(np.array([[0.0, 0, 0], [0.0, 6.0, 0]]), np.diag([8.0, 30.0, 30.0]), True, model)
     assert across.get_potential_energy() == pytest.approx(2.0 * 2.2**2)
+
+
+def test_impropers_need_a_wider_cell():
+    """They take vectors across two bonds, whose image must be told as well."""
+    star = chain(4, ((0, 3), (1, 3), (2, 3)))
+    impropers = Impropers(torch.tensor([[0, 0, 0, 0]]), torch.tensor([0.5]), torch.tensor([0.3]), ("A",))
+    bonds = HarmonicBonds(torch.tensor([[0, 0]]), torch.tensor([2.0]), torch.tensor([1.5]), 1)
+    model = made(star, [bonds, impropers])
+    x = np.array([[1.4, 0, 0.2], [-0.7, 1.2, 0], [-0.7, -1.2, 0], [0, 0, 0.1]])
+    free = atoms_of(x, model=model)
+    for width, allowed in ((5.9, False), (6.1, True)):
+        atoms = atoms_of(x + np.array([5.5, 0, 0]), np.diag([width, 20.0, 20.0]), True, model)
+        atoms.wrap()
+        if allowed:
+            assert atoms.get_forces() == pytest.approx(free.get_forces(), abs=1e-9)
+            assert atoms.calc.term_energies["impropers"] > 1e-4
+        else:
+            with pytest.raises(InputError, match="cannot be told below 6 Å"):
+                atoms.get_forces()
+
+
+def test_a_committee_that_fails_keeps_no_deviations():
+    model = made(chain(3), bonded_terms())
+    atoms = atoms_of(walk(3))
+    atoms.calc = CommitteeCalculator([model, model])
+    atoms.get_forces()
+    assert atoms.calc.deviations
+    atoms.positions[2] = atoms.positions[0]
+    with pytest.raises(SimulationError, match=r"beads 0 \(A\) and 2 \(A\) are on one spot"):
+        atoms.get_forces()
+    assert atoms.calc.deviations == atoms.calc.results == {}
 
 
 def test_images_of_an_endless_chain_beside_it_are_other_chains():

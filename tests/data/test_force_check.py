@@ -279,6 +279,18 @@ def test_optimal_maps_of_forces_with_rigid_bonds_pass_and_slices_do_not(shared):
     assert _check(x[:, beads], f[:, beads]).verdict == "doubtful"  # 2000 frames; N is held by a rigid bond
 
 
+def test_large_molecules_are_checked_at_some_of_their_beads():
+    x, f = _chain(500, 900)
+    found = _check(x, f)
+    assert found.verdict == "consistent"
+    beads = {test.bead for test in found.stein}
+    assert {0, 899} <= beads
+    assert 50 <= len(beads) < 200
+    assert len(found.virials) == 2 * 899
+    wrong = _check(x, 1.5 * f)
+    assert wrong.verdict == "inconsistent"
+
+
 def _map(tmp_path, x, f, cells=None):
     """Map positions and forces of Cα atoms: of one chain, or, with cells, each in a chain of its own."""
     lines = []
