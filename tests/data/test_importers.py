@@ -115,3 +115,11 @@ def test_cells_of_mdtraj_hdf5_and_npz_are_rows(all_atom, example_data, tmp_path)
         (frames,) = Source(tmp_path / name, topology, unit).chunks()
         assert frames.cells == pytest.approx(10 * cells, abs=1e-3), name
         assert frames.positions == pytest.approx(10 * all_atom[0][:5], abs=0.02)
+
+
+def test_cells_of_npz_may_be_lengths(all_atom, example_data, tmp_path):
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology
+    lengths = np.array([3.0, 3.5, 4.0]) * np.linspace(1, 1.1, 5)[:, None]
+    np.savez(tmp_path / "t.npz", positions=all_atom[0][:5], cells=lengths)
+    (frames,) = Source(tmp_path / "t.npz", topology, "nm").chunks()
+    assert frames.cells == pytest.approx(np.stack([np.diag(10 * row) for row in lengths]))
