@@ -84,9 +84,20 @@ def _logged(folder, name):
     return [found[epoch] for epoch in sorted(found)]
 
 
+def _squares(model, path, frames):
+    """Return the mean squared error of the forces of each frame in (kcal/mol/Å)², by hand."""
+    with Dataset.open(path) as dataset:
+        molecule = dataset.only_molecule()
+        x, f = molecule.coordinates(frames), molecule.forces(frames)
+    graph = model.graph(model.only_topology(), len(frames))._replace(positions=torch.from_numpy(x).reshape(-1, 3))
+    found = model.energy_and_forces(graph)[1].reshape(f.shape).numpy()
+    return ((found - f) ** 2).mean((1, 2)) / KCAL_PER_MOL**2
+
+
 def test_the_epoch_is_chosen_and_training_stops_by_the_validation_loss(opposed, tmp_path):
     recipe = _recipe(opposed, patience=2, epochs=8)
-    metrics = CGModel.load(train(recipe, tmp_path / "t", quiet=True)).card.provenance["metrics"]
+    model = CGModel.load(train(recipe, tmp_path / "t", quiet=True))
+    metrics = model.card.provenance["metrics"]
     training, validation = _logged(tmp_path / "t", "train_loss"), _logged(tmp_path / "t", "validation_loss")
     assert training[-1] < 0.8 * training[0]
     assert int(np.argmin(training)) == len(training) - 1
@@ -96,6 +107,10 @@ def test_the_epoch_is_chosen_and_training_stops_by_the_validation_loss(opposed, 
     assert metrics["best_epoch"] == best
     assert metrics["validation_loss"] == pytest.approx(validation[best])
     assert metrics["epochs"] == best + 1 + 2
+    # The saved network is that of the best epoch, and so is the one that is tested.
+    for part in ("validation", "test"):
+        squares = _squares(model, opposed, getattr(_split(opposed), part))
+        assert squares.mean() == pytest.approx(metrics[f"{part}_loss"], rel=1e-4)
 
 
 def test_the_rate_falls_when_validation_stalls(opposed, tmp_path):
@@ -120,10 +135,7 @@ def test_losses_of_a_weighted_dataset_are_weighted_means(part, tmp_path):
     path = _write(tmp_path / "d.h5", x, f, weights)
     model = CGModel.load(train(_recipe(path, epochs=1, batch_size=16), tmp_path / "t", quiet=True))
     frames = getattr(_split(path), part)
-    graph = model.graph(model.only_topology(), len(frames))
-    positions = torch.from_numpy(x[frames].astype(np.float32)).reshape(-1, 3)
-    found = model.energy_and_forces(graph._replace(positions=positions))[1].reshape(-1, 2, 3).numpy()
-    squares = ((found - f[frames]) ** 2).mean((1, 2)) / KCAL_PER_MOL**2
+    squares = _squares(model, path, frames)
     by_hand = np.average(squares, weights=weights[frames])
     assert abs(squares.mean() / by_hand - 1) > 0.1
     assert model.card.provenance["metrics"][f"{part}_loss"] == pytest.approx(by_hand, rel=1e-4)
