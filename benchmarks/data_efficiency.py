@@ -89,7 +89,7 @@ def table(system: str, rows: list[dict[str, Any]]) -> str:
         "angles / rad",
         share,
         f"{share} from reference, from one basin",
-        "starts agree",
+        "starts",
         *names,
     ]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
@@ -116,7 +116,7 @@ def cells_of(row: dict[str, Any], series: list[str]) -> list[str]:
         apart, agree = "", starts["doubt"]
     else:
         apart = ", ".join(percent(starts[name]["share"]) for name in ("reference", "one_basin"))
-        agree = "yes" if starts["agree"] else f"no (p = {min(starts['p_of_surface'], starts['p_of_share']):.3f})"
+        agree = starts["verdict"]
     more = [f"{row['series_jensen_shannon_nats'][name]['value']:.4f}" for name in series]
     sampling = f"{row['sampling_jensen_shannon_nats']:.4f}"
     return [*figure_cells(row["figures"], sampling), percent(row["share"]["model"]), apart, agree, *more]
@@ -128,8 +128,9 @@ def figure_cells(figures: dict[str, Any], sampling: str) -> list[str]:
     styles["angle_wasserstein_rad"] = ".4f"
     cells = []
     for name, style in styles.items():
-        low, high = figures[name]["interval"]
-        cells.append(f"{figures[name]['value']:{style}} ± {(high - low) / 2:{style}}")
+        ends = figures[name]["interval"]
+        interval = "(no interval)" if ends is None else f"({ends[0]:{style}}–{ends[1]:{style}})"
+        cells.append(f"{figures[name]['value']:{style}} {interval}")
     return [*cells[:2], sampling, *cells[2:]]
 
 

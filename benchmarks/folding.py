@@ -71,11 +71,25 @@ def report(found: dict) -> None:
         for name, key in (("folded", ONE_BASIN), ("unfolded", "reference")):
             value = apart[key]["share"]
             print(f"started {name}: {value['value']:.3f} ± {value['standard_error']:.3f}")
-        print(f"starts agree: p = {apart['p_of_surface']:.2f} (surface), {apart['p_of_share']:.2f} (share)")
+        low, high = apart["interval"] or (float("nan"), float("nan"))
+        # Of starts the reference is the unfolded one: the sign is turned.
+        print(f"folded minus unfolded: {-apart['difference']:+.3f} ({-high:+.3f} to {-low:+.3f}); {apart['verdict']}")
     for name, value in found["series_jensen_shannon_nats"].items():
-        print(f"{name}: {value['value']:.4f} nats, floor {value['floor']:.4f}")
+        print(f"{name}: {interval_of(value)} nats; as sampled {value['plug_in']:.4f}, {at_floor(value)}")
     bonds, floor = (found[key]["bond_wasserstein_A"]["value"] for key in ("figures", "floor"))
     print(f"bonds: {bonds:.4f} Å, floor {floor:.4f}")
+
+
+def interval_of(value: dict) -> str:
+    """Return a divergence with its interval."""
+    ends = value["interval"]
+    return f"{value['value']:.4f} " + ("(no interval)" if ends is None else f"({ends[0]:.4f}–{ends[1]:.4f})")
+
+
+def at_floor(value: dict) -> str:
+    """Return what is compared with the floor, at as many independent frames."""
+    own = "too few frames to compare with" if value["at_floor"] is None else f"{value['at_floor']:.4f} at the size of"
+    return f"{own} the floor {value['floor']:.4f}"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from typing import Any
 from ase_cg.analysis.backmap_energy import BackmapEnergies, backmap_test, minimizer_for
 from ase_cg.analysis.ensembles import Ensemble, Grid
 from ase_cg.analysis.gather import Gathered, gather, open_inputs
-from ase_cg.analysis.intervals import FEATURES_PREFIX, compared, floor
+from ase_cg.analysis.intervals import FEATURES_PREFIX, compared, floor, without_interval
 from ase_cg.analysis.macrostates import Kinetics, KineticsSettings, StateSpace
 from ase_cg.analysis.pareto import pareto_front
+from ase_cg.analysis.provenance import trained_on_reference
 from ase_cg.analysis.slow_coordinates import SlowCoordinates
 from ase_cg.analysis.surfaces import Plane, check_surface
 from ase_cg.beads.topology import BeadTopology
@@ -30,7 +31,7 @@ class Comparison:
     ----------
     rows : dict
         The models by name (``"model"`` where there is one), perhaps ``"prior"``, and ``"floor"``; each maps a figure's
-        name to ``value`` and ``interval``.
+        name to ``value``, ``interval`` and more, see :func:`ase_cg.analysis.intervals.compared`.
     features : dict
         The same of every bond, angle and dihedral: of each row and kind a list of values and one of intervals.
     ensembles : dict
@@ -246,4 +247,5 @@ def _compare(found: Gathered, energies: BackmapEnergies | None) -> Comparison:
         name: {key.removeprefix(FEATURES_PREFIX): x for key, x in row.items() if key.startswith(FEATURES_PREFIX)}
         for name, row in every.items()
     }
+    found.notes.extend([*without_interval(rows), *trained_on_reference(found.sources)])
     return Comparison(rows=rows, features=features, backmapping=energies, **vars(found))

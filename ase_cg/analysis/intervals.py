@@ -103,7 +103,7 @@ def surface_measurements(one: Array, other: Array, prefix: str = "", part: float
     known = [n for n in samples if np.isfinite(n)]
     smallest = metrics.smallest_probability(one.shape[1], *known)
     p, q = (probabilities(counts.sum(0)) for counts in (one, other))
-    common = metrics.common_bins(p, q)
+    common = metrics.common_bins(p, q, smallest)
 
     def errors(p: Array, q: Array) -> Array:
         return np.stack([metrics.squared_pmf_error(p, q, smallest, bins) for bins in (None, common)], -1)
@@ -215,9 +215,14 @@ def doubt_of(measured: Measurement) -> str | None:
     return None
 
 
+def in_blocks_of_time(ensemble: Ensemble) -> bool:
+    """Return whether trajectories were too few to be blocks, and were cut in time."""
+    return len(ensemble.source.pieces) < MIN_BLOCKS
+
+
 def blocks_too_short(ensemble: Ensemble, name: str) -> str | None:
     """Return a doubt where trajectories had to be cut in blocks of time, and these are shorter than the relaxation."""
-    if len(ensemble.source.pieces) >= MIN_BLOCKS or ensemble.convergence is None:
+    if not in_blocks_of_time(ensemble) or ensemble.convergence is None:
         return None
     each = ensemble.convergence.effective_samples / n_blocks(ensemble)
     if each >= SAMPLES_A_BLOCK:
@@ -264,6 +269,18 @@ def _halves(figure: Figure, counts: Array) -> NDArray[np.float64] | None:
         half = used[rng.permutation(len(used))[: len(used) // 2]].sum(0)
         found.append(figure(probabilities(half), probabilities(total - half)))
     return np.asarray(found)
+
+
+def without_interval(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return which figures of which row have no interval and why, one sentence for each reason."""
+    found = []
+    for name, row in rows.items():
+        reasons: dict[str, list[str]] = {}
+        for figure, cell in row.items():
+            if cell["doubt"]:
+                reasons.setdefault(cell["doubt"], []).append(figure)
+        found += [f"{name} has no intervals of {', '.join(figures)}: {reason}" for reason, figures in reasons.items()]
+    return found
 
 
 def n_blocks(ensemble: Ensemble) -> int:

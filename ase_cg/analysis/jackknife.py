@@ -53,7 +53,8 @@ class Estimate:
         A squared distance δ², measured with noise of covariance Σ, has the variance 4 δᵀΣδ + 2 tr Σ² and the bias
         tr Σ. So the variance at a true value λ is s² (4 λ + 2 bias), with s² = error²/(4 plug_in); the interval holds
         those λ of which the measured value is within so many standard deviations (as Wilson's interval of a share
-        does). The error at the measured value alone is far too small where that happens to be small.
+        does). The error at the measured value alone is far too small where that happens to be small. The upper end is
+        no more than (√plug_in + quantile · s)², beyond which a distance cannot be.
         """
         from scipy.stats import t
 
@@ -69,7 +70,8 @@ class Estimate:
 
         above = np.maximum(0.0, self.corrected)  # a value below 0 is as good as 0, not better
         low = self.corrected + 2 * c - half(self.corrected)
-        return np.maximum(0.0, low), np.asarray(above + 2 * c + half(above))
+        farthest = (np.sqrt(self.plug_in) + np.sqrt(c)) ** 2 + quantile * self.ambiguity
+        return np.maximum(0.0, low), np.asarray(np.minimum(above + 2 * c + half(above), farthest))
 
 
 def estimate(figure: Figure, one: Array, other: Array, *, second_order: bool = False) -> Estimate:

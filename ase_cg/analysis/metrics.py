@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 Probabilities = NDArray[np.float64]
 OF_UNIFORM = 0.1  # smallest probability that is told from 0, in parts of a uniform distribution's
-COMMON = 0.95  # of the weight lies in the bins that are common
+COMMON = 5.0  # times the smallest probability has a bin that both sides fill
 
 
 def smallest_probability(bins: int, *effective_samples: float) -> float:
@@ -62,14 +62,12 @@ def squared_pmf_error(
     return np.asarray((terms if chosen is None else np.where(chosen, terms, 0.0)).sum(-1))
 
 
-def common_bins(p: Probabilities, q: Probabilities, share: float = COMMON) -> NDArray[np.bool_]:
-    """Return the fewest bins that hold a share of (p + q)/2: shape (bins,). Rare basins lie outside them."""
-    middle = 0.5 * (p + q)
-    order = np.argsort(-middle, kind="stable")
-    count = 1 + int(np.searchsorted(np.cumsum(middle[order]), share * middle.sum()))
-    found = np.zeros(len(middle), dtype=bool)
-    found[order[:count]] = True
-    return found
+def common_bins(p: Probabilities, q: Probabilities, smallest: float) -> NDArray[np.bool_]:
+    """Return the bins that both sides fill, with five times the smallest probability or more: shape (bins,).
+
+    A basin that one side lacks lies outside them, and so do rare bins.
+    """
+    return np.asarray(np.minimum(p, q) >= COMMON * smallest)
 
 
 def jensen_shannon(p: Probabilities, q: Probabilities) -> float:

@@ -26,6 +26,18 @@ def provenance(sources: Mapping[str, FrameSource], native: Path | None) -> dict[
     return found
 
 
+def trained_on_reference(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence of each model whose training data are the reference, as far as it is known."""
+    reference = sources.get("reference", {}).get("sha256")
+    return [
+        f"{name} was trained on frames of the reference itself: its figures say how well these are learned, and the "
+        "reference's noise is in both"
+        for name, source in sources.items()
+        if reference is not None
+        and (source.get("model_card") or {}).get("provenance", {}).get("dataset_sha256") == reference
+    ]
+
+
 def _card(folder: Path, sha256: str | None) -> dict[str, Any] | None:
     """Return the card of the model with a hash, without its topologies; None where it is not found."""
     if sha256 is None:

@@ -50,12 +50,20 @@ def definitions(comparison: "Comparison") -> dict[str, str]:
     """Return what the figures are, in words."""
     main = None if comparison.main is None else comparison.planes[comparison.main]
     return {
-        "pmf_error_kT": "sqrt(sum w (ln p - ln q)^2), w = (p + q)/2, over filled bins; empty ones 1e-6",
-        "jensen_shannon_nats": "of the distributions of the surface",
+        "value": "corrected for the bias of finite samples by the jackknife over trajectories or blocks of time of "
+        "both sides; a perfect model has 0",
+        "plug_in": "of the samples as they are, too large by their noise; compare it only at equal numbers of "
+        "independent frames, as plug_in_at_floor with the floor",
+        "pmf_error_kT": "sqrt(sum w (F_p - F_q)^2), w = (p + q)/2, F = -ln(p^2 + e^2)/2; e is a tenth of a uniform "
+        "distribution's probability, or 1/(2 n) of the side of fewer independent frames n if that is more",
+        "pmf_error_common_kT": "the same over the bins in which both p and q are at least 5 e: without basins that one "
+        "side lacks, and without rare bins",
+        "jensen_shannon_nats": "of the distributions of the surface; of a figure of single frames on 50 bins",
         "bond_wasserstein_A": "1-D Wasserstein distance of bond lengths, mean over bonds",
-        "interval": "value ± 1.96 standard errors: bootstrap over trajectories or blocks of time; for the floor over "
-        "random halves",
-        "floor": "the same figures between two random halves of the reference, mean over 200 divisions",
+        "interval": "95 %: the true values with which the measured one agrees, both sides sampled; none where "
+        "independent frames are fewer than 5 a filled bin, or blocks of time shorter than the relaxation",
+        "floor": "the same figures between two random halves of the reference, of its trajectories or blocks of time, "
+        "as sampled: mean over 100 divisions, and the range of 95 % of them",
         "surface": "none" if main is None else f"{main.name}: {SURFACES[main.name]}",
         "grid": "none" if main is None else grid_of(main),
         "slow_coordinates": f"{comparison.slow.kind} of {comparison.slow.features.names}"

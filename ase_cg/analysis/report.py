@@ -101,7 +101,13 @@ def _summary(comparison: "Comparison") -> str:
         error, bonds = row["pmf_error_kT"]["value"], row["bond_wasserstein_A"]["value"]
         clauses = []
         if error is not None:
-            compared = "" if floor is None else f" (two halves of the reference: {floor:.2f} kT)"
+            like_floor = row["pmf_error_kT"]["plug_in_at_floor"]
+            compared = (
+                ""
+                if floor is None or like_floor is None
+                else f" (at equal numbers of independent frames {like_floor:.2f} kT as sampled, between halves of the "
+                f"reference {floor:.2f} kT)"
+            )
             clauses.append(f"a PMF error of {error:.2f} kT on the surface {comparison.main}{compared}")
         if bonds is not None:
             clauses.append(f"bonds wrong by {bonds:.5f} Å on average")

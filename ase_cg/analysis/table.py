@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ase_cg.analysis.intervals import in_blocks_of_time, n_blocks
 from ase_cg.analysis.record import averages, gyration_relaxation
 from ase_cg.units import KCAL_PER_MOL, thermal_energy
 
 if TYPE_CHECKING:
     from ase_cg.analysis.compare import Comparison
+    from ase_cg.analysis.ensembles import Ensemble
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -19,7 +21,9 @@ COLUMNS = {
     "jensen_shannon_nats": ("Jensen–Shannon / nats", "{:.4f}"),
     "bond_wasserstein_A": ("bond Wasserstein / Å", "{:.5f}"),
 }
+NOTHING: Mapping[str, Any] = {"value": None, "interval": None, "plug_in": None, "plug_in_at_floor": None, "doubt": None}
 MORE_COLUMNS = {
+    "pmf_error_common_kT": ("PMF error of common bins / kT", "{:.2f}"),
     "angle_wasserstein_rad": ("angles / rad", "{:.4f}"),
     "dihedral_wasserstein_rad": ("dihedrals / rad", "{:.4f}"),
     "radius_of_gyration_wasserstein_A": ("radius of gyration / Å", "{:.3f}"),
@@ -31,6 +35,11 @@ MORE_COLUMNS = {
     "tica_jensen_shannon_nats": ("TICA Jensen–Shannon / nats", "{:.4f}"),
     "rmsd_radius_of_gyration_jensen_shannon_nats": ("RMSD and radius of gyration Jensen–Shannon / nats", "{:.4f}"),
     "pca_jensen_shannon_nats": ("PCA Jensen–Shannon / nats", "{:.4f}"),
+    "radius_of_gyration_jensen_shannon_nats": ("radius of gyration, Jensen–Shannon / nats", "{:.4f}"),
+    "rmsd_jensen_shannon_nats": ("RMSD, Jensen–Shannon / nats", "{:.4f}"),
+}
+SAMPLED = COLUMNS | {
+    key: column for key, column in MORE_COLUMNS.items() if key.startswith(("rmsd_j", "radius_of_gyration_j"))
 }
 AVERAGES = {
     "radius_of_gyration": ("radius of gyration / Å", "{:.3f}"),
@@ -52,10 +61,20 @@ def table_cells(comparison: "Comparison", columns: Mapping[str, tuple[str, str]]
     present = {key: column for key, column in columns.items() if columns is COLUMNS or key in comparison.rows["floor"]}
     heading = ["", *[title for title, _ in present.values()]]
     rows = [
-        [shown_name(name), *[_cell(row[column], style) for column, (_, style) in present.items()]]
+        [
+            floor_name(comparison.reference) if name == "floor" else shown_name(name),
+            *[_cell(row.get(column, NOTHING), style) for column, (_, style) in present.items()],
+        ]
         for name, row in comparison.rows.items()
     ]
     return heading, rows
+
+
+def floor_name(reference: "Ensemble") -> str:
+    """Return what the row of the floor is called: it says which halves."""
+    count = n_blocks(reference)
+    kind = "blocks of time" if in_blocks_of_time(reference) else "trajectories"
+    return f"{NAMES['floor']} ({count} {kind}), as sampled"
 
 
 def _cell(figure: dict[str, Any], style: str) -> str:
@@ -63,8 +82,31 @@ def _cell(figure: dict[str, Any], style: str) -> str:
         return "—"
     text = style.format(figure["value"])
     if figure["interval"] is not None:
-        text += " ({}–{})".format(*[style.format(end) for end in figure["interval"]])
-    return text
+        return text + " ({}–{})".format(*[style.format(end) for end in figure["interval"]])
+    return text + (" (no interval)" if figure["doubt"] else "")
+
+
+def sampled_cells(comparison: "Comparison") -> Table:
+    """Return the table of figures that are not corrected, and the floor's at as many independent frames."""
+    floor = comparison.rows["floor"]
+    present = {key: column for key, column in SAMPLED.items() if floor.get(key, NOTHING)["value"] is not None}
+    heading = [""]
+    for title, _ in present.values():
+        heading += [title, f"{title.partition(' /')[0]} at the floor's size", "floor"]
+    rows = []
+    for name, row in comparison.rows.items():
+        if name != "floor":
+            cells = [
+                _plain(x, style)
+                for key, (_, style) in present.items()
+                for x in (row[key]["plug_in"], row[key]["plug_in_at_floor"], floor[key]["value"])
+            ]
+            rows.append([shown_name(name), *cells])
+    return heading, rows
+
+
+def _plain(value: float | None, style: str) -> str:
+    return "—" if value is None else style.format(value)
 
 
 def averages_cells(comparison: "Comparison") -> Table:
@@ -159,7 +201,8 @@ def _with_error(value: float, error: float, style: str) -> str:
 
 TABLES: Mapping[str, Callable[["Comparison"], Table]] = {
     "": table_cells,
-    "Wasserstein distances": lambda comparison: table_cells(comparison, MORE_COLUMNS),
+    "As sampled, not corrected": sampled_cells,
+    "More distances": lambda comparison: table_cells(comparison, MORE_COLUMNS),
     "Averages": averages_cells,
     "Kinetics": kinetics_cells,
     "Backmapping": backmapping_cells,

@@ -21,8 +21,8 @@ class BlockMeans(NamedTuple):
         Standard error.
     p : ndarray, shape (K,)
         Probability of a mean so far from zero if zero is its true value.
-    correlation : ndarray, shape (K, K)
-        Between the means.
+    gram : ndarray, shape (B, B)
+        U Uᵀ, where Uᵀ U is the matrix of correlations between the K means; it has the same traces of powers.
     blocks : float
         Number of blocks of equal weight that would tell as much as the finest ones do.
     """
@@ -30,7 +30,7 @@ class BlockMeans(NamedTuple):
     mean: Floats
     error: Floats
     p: Floats
-    correlation: Floats
+    gram: Floats
     blocks: float
 
 
@@ -59,7 +59,9 @@ def block_means(values: Floats, weights: Floats) -> BlockMeans | None:
     parts = np.add.reduceat(share[:, None] * (values - mean), edges)
     shares = np.add.reduceat(share, edges)
     found, best = _level(parts, shares)
-    correlation = _correlation(parts)
+    size = np.sqrt((parts**2).sum(0))
+    unit = parts / np.where(size > 0, size, 1.0)
+    gram = unit @ unit.T
     if found < FEWEST:
         return None
     degrees = np.full(len(mean), found - 1)
@@ -74,7 +76,7 @@ def block_means(values: Floats, weights: Floats) -> BlockMeans | None:
     sure = best > 1e-9 * np.abs(values).max(0)  # not only rounding
     score = np.abs(mean) / np.where(sure, best, 1.0)
     p = np.where(sure, 2 * stats.t.sf(score, degrees), np.where(np.abs(mean) > 0, 0.0, 1.0))
-    return BlockMeans(mean, best, p, correlation, found)
+    return BlockMeans(mean, best, p, gram, found)
 
 
 def _level(parts: Floats, shares: Floats) -> tuple[float, Floats]:
@@ -87,12 +89,6 @@ def _joined(array: Floats, odd: int) -> Floats:
     whole = array[: len(array) - odd]
     joined = whole[::2] + whole[1::2]
     return np.concatenate([joined, array[len(array) - odd :]]) if odd else joined
-
-
-def _correlation(parts: Floats) -> Floats:
-    size = np.sqrt((parts**2).sum(0))
-    unit = parts / np.where(size > 0, size, 1.0)
-    return np.asarray(unit.T @ unit)
 
 
 def joint_p(found: BlockMeans) -> float:
@@ -110,8 +106,8 @@ def joint_p(found: BlockMeans) -> float:
         return 1.0
     single = count * float(found.p.min())
     z_squared = stats.norm.isf(np.maximum(found.p, 1e-300) / 2) ** 2
-    square = found.correlation @ found.correlation
-    second, third = float(np.trace(square)), float((square * found.correlation).sum())
+    square = found.gram @ found.gram
+    second, third = float(np.trace(square)), float((square * found.gram).sum())
     degrees = second**3 / third**2 if third > 0 else float(count)
     statistic = (float(z_squared.sum()) - count) * np.sqrt(degrees / max(second, 1e-12)) + degrees
     return min(1.0, 2 * min(single, float(stats.chi2.sf(statistic, degrees))))

@@ -17,6 +17,9 @@ MAX_FRAMES = 20_000  # that are looked at
 MAX_DISTANCES = 40_000_000  # that are computed
 MAX_VALUES = 8_000_000  # that are kept of them
 CHUNK_DISTANCES = 1_000_000
+FRAME_DISTANCES = 50_000  # of a frame; of larger molecules not every bead is compared with all others
+FEWEST_BEADS = 50  # that are
+FEWEST_FRAMES = 500
 REACH = (1.5, 2.5, 4.0)  # ranges of Stein's check, in mean distances of nearest neighbours
 DOUBTFUL, INCONSISTENT = 1e-3, 1e-6  # p
 ENOUGH = 40  # blocks of frames, below which nothing is called inconsistent
@@ -42,7 +45,8 @@ class ForceChecker:
     Each is a test of its own, so errors of different beads cannot cancel. Frames with weights count by them. The
     identities have to hold in equilibrium; in data of adaptive sampling they hold as far as the short-ranged parts have
     come to rest, which bonds and neighbours do first. Wrong units, temperatures and forces of other frames are seen as
-    well as the bias of forces on single atoms with rigid bonds.
+    well as the bias of forces on single atoms with rigid bonds. Of molecules of more than 223 beads Stein's check looks
+    at some beads only.
 
     Parameters
     ----------
@@ -55,7 +59,8 @@ class ForceChecker:
     def __init__(self, topology: BeadTopology, temperature: float) -> None:
         self._kelvin, self._kT = temperature, thermal_energy(temperature)
         self._bonds = np.array([pair for i, j in topology.bonds for pair in ((i, j), (j, i))], int).reshape(-1, 2)
-        self._connected = _connected(topology.n_beads, topology.bonds)
+        self._judged = judged_beads(topology.n_beads)
+        self._connected = _connected(topology.n_beads, topology.bonds)[self._judged]
         self._limit = frame_limit(topology)
         self._rest: Floats | None = None
         self._reach: Floats | None = None
@@ -82,7 +87,7 @@ class ForceChecker:
         if not len(chosen):
             return
         self._images = cells is not None if self._images is None else self._images and cells is not None
-        step = max(1, CHUNK_DISTANCES // positions.shape[1] ** 2)
+        step = max(1, CHUNK_DISTANCES // self._connected.size)
         for start in range(0, len(chosen), step):
             rows = chosen[start : start + step]
             x, f = positions[rows].astype(float), forces[rows].astype(float)
@@ -110,17 +115,17 @@ class ForceChecker:
         return work / 3, share * work, 1 + 2 * share
 
     def _stein(self, x: Floats, f: Floats, cells: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return F_i·g_i/kT, ∇_i·g_i and Σ_j |∇_i·g_ij|, each (F, M N) for M ranges, and the ranges (F, M)."""
-        between = x[:, :, None] - x[:, None]
+        """Return F_i·g_i/kT, ∇_i·g_i, Σ_j |∇_i·g_ij|, each (F, M J) for M ranges and J beads, and the ranges (F, M)."""
+        between = x[:, self._judged, None] - x[:, None]
         counted = self._connected
         limit = np.full(len(x), np.inf)
         if cells is not None:
             between = _nearest(between.reshape(len(x), -1, 3), cells).reshape(between.shape)
             inverse_heights = np.linalg.norm(np.linalg.pinv(cells), axis=1)
             limit = 0.5 / np.maximum(inverse_heights.max(1), 1e-12)
-            counted = ~np.eye(x.shape[1], dtype=bool)
+            counted = self._judged[:, None] != np.arange(x.shape[1])
         squared = (between**2).sum(-1)
-        along = np.einsum("fia,fija->fij", f, between) / self._kT
+        along = np.einsum("fia,fija->fij", f[:, self._judged], between) / self._kT
         if self._reach is None:
             self._reach = _ranges(squared, counted)
         reach = np.minimum(self._reach, limit[:, None])
@@ -168,7 +173,7 @@ class ForceChecker:
             images=bool(self._images),
             virials=_pair_tests(self._bonds, known.get("virial")),
             stretches=_pair_tests(self._bonds[stretched], known.get("stretch")),
-            stein=_stein_sums(np.flatnonzero(counted), len(self._connected), reaches, known.get("stein")),
+            stein=_stein_sums(np.flatnonzero(counted), self._judged, reaches, known.get("stein")),
             stein_ratios=tuple(_ratios(weights, work, divergence, reaches)),
         )
 
@@ -203,8 +208,16 @@ def known_check(molecule: Molecule) -> ForceCheck:
 
 def frame_limit(topology: BeadTopology) -> int:
     """Return how many frames of a molecule are looked at."""
-    n_values = 6 * len(topology.bonds) + 3 * len(REACH) * topology.n_beads
-    return max(500, min(MAX_FRAMES, MAX_DISTANCES // topology.n_beads**2, MAX_VALUES // n_values))
+    judged = len(judged_beads(topology.n_beads))
+    n_values = 6 * len(topology.bonds) + 3 * len(REACH) * judged
+    limit = min(MAX_FRAMES, MAX_DISTANCES // (judged * topology.n_beads), MAX_VALUES // n_values)
+    return max(FEWEST_FRAMES, limit)
+
+
+def judged_beads(n_beads: int) -> NDArray[np.int64]:
+    """Return the beads that Stein's check looks at: all, or of very many some that are evenly spread."""
+    count = min(n_beads, max(FEWEST_BEADS, FRAME_DISTANCES // n_beads))
+    return np.linspace(0, n_beads - 1, count).astype(int)
 
 
 def _connected(n_beads: int, bonds: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
@@ -256,12 +269,14 @@ def _pair_tests(pairs: NDArray[np.int64], found: BlockMeans | None) -> tuple[Pai
 
 
 def _stein_sums(
-    places: NDArray[np.int64], n_beads: int, reaches: Floats, found: BlockMeans | None
+    places: NDArray[np.int64], judged: NDArray[np.int64], reaches: Floats, found: BlockMeans | None
 ) -> tuple[SteinSum, ...]:
     if found is None:
         return ()
     return tuple(
-        SteinSum(int(place % n_beads), float(reaches[place // n_beads]), float(mean), float(error), float(p))
+        SteinSum(
+            int(judged[place % len(judged)]), float(reaches[place // len(judged)]), float(mean), float(error), float(p)
+        )
         for place, mean, error, p in zip(places, found.mean, found.error, found.p, strict=True)
     )
 

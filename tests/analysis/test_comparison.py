@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ase_cg import InputError
-from ase_cg.analysis import analyze, pareto_front
+from ase_cg.analysis import analyze, jensen_shannon, pareto_front
+from ase_cg.analysis.table import markdown_table
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.dynamics.trajectory import write_trajectory
@@ -98,7 +99,7 @@ def test_a_second_sample_of_the_reference_is_at_the_floor(folder, reference):
     """At the same number of independent frames a perfect model is as far from the reference as its own halves."""
     found = [
         analyze(write_dataset(folder / f"again{number}.h5", sample(number, 40, 300)), reference, **OPTIONS).rows
-        for number in range(10, 16)
+        for number in range(10, 14)
     ]
     for name in ("pmf_error_kT", "jensen_shannon_nats", "radius_of_gyration_jensen_shannon_nats"):
         floor = found[0]["floor"][name]["value"]
@@ -253,6 +254,55 @@ def test_disconnected_states_are_said(folder, reference):
     assert said(found, "model: cluster", "not connected by transitions both ways", "macrostate")
     assert found.kinetics["model"].population_errors.max() <= 0.5
     assert said(found, "model is not converged", "halves of trajectories differ")
+
+
+def test_the_floor_is_that_of_trajectories_not_of_single_frames(folder, reference):
+    """Frames of a trajectory resemble each other: halves of shuffled frames are far too much alike."""
+    found = analyze(reference, reference, **OPTIONS)
+    floor = found.rows["floor"]["radius_of_gyration_jensen_shannon_nats"]["value"]
+    values = np.concatenate(found.reference.series["radius_of_gyration"])
+    rng, edges = np.random.default_rng(0), np.linspace(values.min(), values.max(), 51)
+    shuffled = []
+    for _ in range(30):
+        halves = np.array_split(rng.permutation(values), 2)
+        shuffled.append(jensen_shannon(*(np.histogram(x, edges)[0] / len(x) for x in halves)))
+    assert floor > 1.3 * np.mean(shuffled)
+    independent = [jensen_shannon(*(np.histogram(x, edges)[0] / len(x) for x in halves_of(seed))) for seed in range(6)]
+    assert floor == pytest.approx(np.mean(independent), rel=0.5)
+    assert "floor: halves of the reference (40 trajectories)" in markdown_table(found)
+
+
+def halves_of(seed):
+    """The radius of gyration of twenty trajectories and of twenty others."""
+    mass = np.full(N, 1 / N)
+    found = []
+    for number in (0, 1):
+        x = np.concatenate(sample(100 + 2 * seed + number, 20, 300))
+        found.append(np.sqrt(((x - x.mean(1, keepdims=True)) ** 2).sum(-1) @ mass))
+    return found
+
+
+def test_too_few_trajectories_have_an_interval_only_where_blocks_of_time_are_longer_than_the_relaxation(
+    folder, reference
+):
+    brief = analyze(write_simulation(folder / "short_one", sample(1, 1, 300)), reference, **OPTIONS)
+    assert brief.rows["model"]["bond_wasserstein_A"]["interval"] is None
+    assert said(brief, "model has no intervals of", "bond_wasserstein_A", "blocks of time are shorter than the relax")
+    long = analyze(write_simulation(folder / "long_one", sample(1, 1, 6000)), reference, **OPTIONS)
+    assert long.rows["model"]["bond_wasserstein_A"]["interval"] is not None
+    assert "blocks of time" not in " ".join(long.notes)
+
+
+def test_too_few_independent_frames_have_no_interval_and_it_is_said(folder, reference):
+    found = analyze(write_simulation(folder / "scant", sample(1, 12, 15)), reference, **OPTIONS | {"bins": 100})
+    cell = found.rows["model"]["jensen_shannon_nats"]
+    assert cell["interval"] is None
+    assert cell["plug_in"] > 0
+    assert "too few independent frames for the bins" in cell["doubt"]
+    assert said(found, "model has no intervals of", "jensen_shannon_nats", "filled bins need")
+    assert "(no interval)" in markdown_table(found)
+    assert found.to_dict()["rows"]["model"]["jensen_shannon_nats"]["doubt"] == cell["doubt"]
+    assert found.rows["model"]["bond_wasserstein_A"]["interval"] is not None  # it does not depend on the grid
 
 
 def test_too_few_frames_for_the_grid_and_no_native_structure_are_said(reference, simulation):

@@ -14,6 +14,7 @@ from ase_cg.analysis.kinetics import (
     macrostate_populations,
     macrostates_of,
 )
+from ase_cg.analysis.macrostates import StateSpace, kinetics_of
 from ase_cg.analysis.slow_coordinates import FeatureSet, fit_pca, fit_tica, project
 from ase_cg.analysis.sources import open_source
 
@@ -98,6 +99,22 @@ def test_a_chain_of_two_states_has_its_exact_timescale_and_populations():
     weights = model.frame_weights(states)
     assert sum(w.sum() for w in weights) == pytest.approx(1)
     assert sum(w[s == 0].sum() for w, s in zip(weights, states, strict=True)) == pytest.approx(model.stationary[0])
+
+
+def test_errors_of_a_markov_model_are_the_spread_over_independent_simulations():
+    """Also of a few long trajectories, which are cut."""
+    space = StateSpace(np.array([[0.0], [1.0]]), np.array([0, 1]), 1)
+    for lengths in ([200] * 20, [2000] * 2):
+        found = []
+        for seed in range(24):
+            states = two_states(np.random.default_rng(seed), lengths)
+            found.append(kinetics_of(states, space, 2, frame_interval=None, temperature=None))
+        for values, errors in (
+            ([k.populations[1] for k in found], [k.population_errors[1] for k in found]),
+            ([k.timescales[0] for k in found], [k.timescale_errors[0] for k in found]),
+            ([k.free_energy for k in found], [k.free_energy_error for k in found]),
+        ):
+            assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values, ddof=1), rel=0.4)
 
 
 def test_biased_starts_are_undone_by_the_weights_of_the_markov_model():

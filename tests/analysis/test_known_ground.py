@@ -1,13 +1,11 @@
 """Figures of an analysis on known ground: which surface, mirror images, periodic angles, masses, blocks, errors."""
 
-import sys
-
 import mdtraj
 import numpy as np
 import pytest
 
 from ase_cg import InputError
-from ase_cg.analysis import analyze, compare
+from ase_cg.analysis import analyze
 from ase_cg.analysis.descriptions import describe_figure
 from ase_cg.analysis.ensembles import blocks_of
 from ase_cg.analysis.macrostates import StateSpace, kinetics_of
@@ -55,11 +53,6 @@ def write(path, trajectories, topology=None, weights=None):
             molecule.next_trajectory()
             molecule.append(x, weights=None if weights is None else weights[number])
     return path
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    monkeypatch.setattr(sys.modules[compare.compared.__module__], "RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")

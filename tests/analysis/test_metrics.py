@@ -50,12 +50,12 @@ def test_differences_where_neither_side_is_resolved_do_not_count():
     assert pmf_error(p, q, 1e-12) > 1e-4
 
 
-def test_common_bins_are_the_fewest_that_hold_the_share():
-    p, q = np.array([0.6, 0.3, 0.06, 0.04, 0.0]), np.array([0.6, 0.3, 0.04, 0.06, 0.0])
-    assert common_bins(p, q, 0.89).tolist() == [True, True, False, False, False]
-    assert common_bins(p, q, 0.94).sum() == 3
-    assert squared_pmf_error(p, q, 1e-6, common_bins(p, q, 0.89)) == 0
-    assert squared_pmf_error(p, q, 1e-6) == pytest.approx(0.1 * np.log(1.5) ** 2)
+def test_common_bins_are_those_that_both_sides_fill():
+    p, q = np.array([0.6, 0.3, 0.06, 0.04, 0.0]), np.array([0.6, 0.3, 0.0, 0.06, 0.04])
+    assert common_bins(p, q, 0.001).tolist() == [True, True, False, True, False]
+    assert common_bins(p, q, 0.01).tolist() == [True, True, False, False, False]
+    assert squared_pmf_error(p, q, 1e-6, common_bins(p, q, 0.01)) == 0
+    assert squared_pmf_error(p, q, 1e-6, common_bins(p, q, 0.001)) == pytest.approx(0.05 * np.log(1.5) ** 2)
 
 
 def test_wasserstein_is_scipys():

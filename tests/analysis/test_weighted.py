@@ -1,20 +1,19 @@
 """Frame weights count in every number of an analysis: as copies of trajectories, as deleted frames, as no weights."""
 
-import sys
-
 import h5py
 import numpy as np
 import pytest
 
 from ase_cg import InputError
-from ase_cg.analysis import analyze, compare
+from ase_cg.analysis import analyze
 from ase_cg.analysis.backmap_energy import backmap_test
 from ase_cg.analysis.bead_frames import spread_frames
 from ase_cg.analysis.ensembles import Ensemble
 from ase_cg.analysis.figure_data import figure_data
 from ase_cg.analysis.peptide_planes import rebuild_backbone
 from ase_cg.analysis.slow_coordinates import FeatureSet, fit_pca, fit_tica
-from ase_cg.analysis.sources import open_source
+from ase_cg.analysis.sources import Piece, open_source
+from ase_cg.analysis.surfaces import Plane
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
 
@@ -106,13 +105,7 @@ def same(one, other):
 
 def whole_record(found):
     """Everything that an analysis gives as numbers: the record, and what is drawn."""
-    return found.to_dict() | {"figures": figure_data(found)}
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Intervals are as good from 20 samples here, and ten times as fast."""
-    monkeypatch.setattr(sys.modules[compare.compared.__module__], "RESAMPLES", 20)
+    return found.to_dict() | {"figures": figure_data(found), "single_features": found.features}
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +137,10 @@ OF_SAMPLING = {
     "convergence": "copies are no independent frames",
     "sources": "names of files",
     "notes": "numbers of frames and bins in words",
+    "value": "corrected for the number of independent frames, which copies are not",
+    "plug_in_at_floor": "with that number",
+    "interval": "of that number",
+    "doubt": "about that number",
     "kinetics": "transitions count once, whatever the weights, and clusters are fitted to other frames; tested apart",
     "over_time": "the first trajectories, as they are",
 }
@@ -151,8 +148,10 @@ OF_SAMPLING = {
 
 def of_sampling(place):
     """Whether a place of the record is about the sampling and not about the distribution."""
-    interval = "interval" in place  # resamples trajectories, of which there are more with copies
-    return interval or "floor" in place or bool({place[0], *place[1:2]} & set(OF_SAMPLING))
+    # What is distinguished in a PMF error depends on that number too: the surfaces themselves are compared.
+    pmf_error = place[0] == "rows" and "pmf_error" in str(place[2])
+    floor = "floor" in place  # halves of the trajectories, of which there are more with copies
+    return pmf_error or floor or bool({place[0], *place[1:2], *place[3:]} & set(OF_SAMPLING))
 
 
 def test_weights_are_copies_in_every_number(folder, native, simulation):
@@ -176,14 +175,14 @@ def test_weights_are_copies_in_every_number(folder, native, simulation):
         named = {place[0] for place in changed}
         assert named >= {
             "rows",
-            "features",
+            "single_features",
             "inverted_residues",
             "averages",
             "radius_of_gyration_relaxation",
             "figures",
         }
         figures = [name for name, x in records["weights"][role]["rows"]["model"].items() if x["value"] is not None]
-        assert {("rows", "model", name) for name in figures} <= changed
+        assert {("rows", "model", name) for name in figures if "pmf_error" not in name} <= changed
         who = "reference" if role == 0 else "model"
         assert {("averages", who, name) for name in records["plain"][role]["averages"][who]} <= changed
     assert records["weights"][0]["main_surface"] == "tica"
@@ -254,6 +253,26 @@ def test_a_dataset_of_nothing_but_zeros_is_refused(folder, simulation):
         file["molecules/m/weights"][:] = 0
     with pytest.raises(InputError, match=r"nothing\.h5 has no frame with a weight above 0"):
         analyze(simulation, path, **OPTIONS)
+
+
+def test_what_is_left_are_the_frames_from_the_first_to_the_last_with_a_weight(folder):
+    weights = [np.ones(9), np.zeros(9), np.array([0, 0, 1, 0, 2, 0, 0, 0, 0.0]), np.array([3.0] + 8 * [0.0])]
+    path = write(folder / "pieces_left.h5", [x[:9] for x in sample(0, 4)], weights)
+    source = open_source(path, "r").weighing()
+    assert source.pieces == (Piece(0, 0, 9), Piece(2, 2, 5), Piece(3, 0, 1))
+    assert [w.tolist() for w in source.weights()] == [[1.0] * 9, [1.0, 0.0, 2.0], [3.0]]
+
+
+def test_no_weight_lies_outside_a_grid_that_holds_all_points():
+    """Not even the rounding error of the sum: a PMF error would count it as a bin that was visited."""
+    rng = np.random.default_rng(0)
+    points = rng.random((1000, 2))
+    plane = Plane.around("pca", ("x", "y"), points, 10)
+    for _ in range(20):
+        weights = rng.random(1000) / 3
+        assert plane.count(points, weights)[-1] == 0.0
+    assert plane.count(points + 10.0, weights)[-1] == pytest.approx(weights.sum())
+    assert plane.count(np.concatenate([points, [[-9.0, 0.5]]]))[-1] == 1.0
 
 
 def test_lagged_pairs_lie_within_trajectories_and_not_across_frames_without_weight(folder):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ase_cg import Recipe
-from ase_cg.analysis import Histogram
 from tests.conftest import ROOT
 
 # The published forces that these studies read fail their check, and one is told of it.
@@ -52,20 +51,42 @@ def test_a_stopped_study_goes_on_and_finds_the_same(script, shared, tmp_path, mo
     assert (tmp_path / "smoke" / "figure.png").stat().st_size > 1000
 
 
-def test_starts_that_differ_are_told_from_starts_that_agree(script):
+def test_starts_agree_only_where_the_whole_interval_of_their_difference_is_small(script):
+    """Too few replicas agree with everything and decide nothing."""
     judgement = script("judgement")
     rng = np.random.default_rng(0)
-    basin = np.arange(40) >= 20
-    same = rng.multinomial(200, [0.5, 0.3, 0.2], size=40).astype(float)
-    other = np.where(basin[:, None], rng.multinomial(200, [0.4, 0.4, 0.2], size=40), same)
-    probability, halves = judgement.permutation(Histogram(same), basin)
-    assert probability > judgement.SIGNIFICANT
-    # Of two samples of 4000 frames in three bins: (bins - 1)/8 (1/4000 + 1/4000).
-    assert halves == pytest.approx(2 / 8 * 2 / 4000, rel=0.15)
-    assert judgement.permutation(Histogram(other), basin)[0] < judgement.SIGNIFICANT
-    shares = same[:, 2] / 200
-    assert judgement.share_permutation(shares, basin) > judgement.SIGNIFICANT
-    assert judgement.share_permutation(shares + 0.1 * basin, basin) < judgement.SIGNIFICANT
+
+    def verdicts(apart, replicas, spread=0.2, repetitions=200):
+        one = rng.normal(0.3, spread, (repetitions, replicas))
+        other = rng.normal(0.3 + apart, spread, (repetitions, replicas))
+        found = [judgement.difference(a, b) for a, b in zip(one, other, strict=True)]
+        covered = np.mean([f["interval"][0] <= -apart <= f["interval"][1] for f in found])
+        assert covered == pytest.approx(0.95, abs=0.04)
+        return [f["verdict"] for f in found]
+
+    few = verdicts(0.0, 6)  # not significant, and no agreement
+    assert judgement.AGREE not in few
+    assert few.count(judgement.UNDECIDED) > 190
+    assert verdicts(0.0, 300).count(judgement.AGREE) > 190
+    assert verdicts(0.3, 100).count(judgement.DIFFER) > 190
+    assert verdicts(0.1, 100).count(judgement.AGREE) < 12  # at the bound itself: 2.5 %
+    assert judgement.DIFFER not in verdicts(0.05, 1000)  # significant, and small
+    assert judgement.difference(np.zeros(1), np.zeros(5))["verdict"] == judgement.UNDECIDED
+
+
+def test_a_weighted_share_is_that_of_duplicated_frames_and_its_error_the_spread(script):
+    judgement = script("judgement")
+    rng = np.random.default_rng(1)
+    found, repeated = [], []
+    for _ in range(300):
+        states = rng.random((30, 40)) < rng.beta(2, 3, (30, 1))
+        weights = np.where(states, 3.0, 1.0) * rng.integers(1, 3, (30, 1))
+        sums, totals = (states * weights).sum(1), weights.sum(1)
+        found.append(judgement.ratio_and_error(sums, totals))
+        repeated.append(np.repeat(states.ravel(), weights.ravel().astype(int)).mean())
+    values, errors = (np.array([f[key] for f in found]) for key in ("value", "standard_error"))
+    assert values == pytest.approx(np.array(repeated))
+    assert errors.mean() == pytest.approx(values.std(), rel=0.12)
 
 
 def test_a_perfect_network_with_sharpened_priors_has_the_clean_bonds_and_angles(script, shared, tmp_path):

@@ -3,6 +3,7 @@
 import sys
 import warnings
 
+import h5py
 import mdtraj
 import numpy as np
 import pytest
@@ -115,3 +116,25 @@ def test_cells_of_mdtraj_hdf5_and_npz_are_rows(all_atom, example_data, tmp_path)
         (frames,) = Source(tmp_path / name, topology, unit).chunks()
         assert frames.cells == pytest.approx(10 * cells, abs=1e-3), name
         assert frames.positions == pytest.approx(10 * all_atom[0][:5], abs=0.02)
+
+
+def test_cells_of_npz_may_be_lengths(all_atom, example_data, tmp_path):
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology
+    lengths = np.array([3.0, 3.5, 4.0]) * np.linspace(1, 1.1, 5)[:, None]
+    np.savez(tmp_path / "t.npz", positions=all_atom[0][:5], cells=lengths)
+    (frames,) = Source(tmp_path / "t.npz", topology, "nm").chunks()
+    assert frames.cells == pytest.approx(np.stack([np.diag(10 * row) for row in lengths]))
+
+
+def test_mdtraj_hdf5_without_a_unit_is_in_nm(all_atom, example_data, tmp_path):
+    """By MDTraj's definition; a unit that is declared counts."""
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology
+    path = tmp_path / "t.h5"
+    mdtraj.Trajectory(all_atom[0][:5], topology).save_hdf5(str(path))
+    for unit, size in ((None, 10.0), ("angstroms", 1.0)):
+        with h5py.File(path, "a") as file:
+            file["coordinates"].attrs.pop("units", None)
+            if unit is not None:
+                file["coordinates"].attrs["units"] = unit
+        (frames,) = Source(path, topology).chunks()
+        assert frames.positions == pytest.approx(size * all_atom[0][:5], rel=1e-5)

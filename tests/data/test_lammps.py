@@ -6,6 +6,7 @@ import pytest
 
 from ase_cg import InputError, map_trajectory
 from ase_cg.data.importers import Source
+from ase_cg.units import KCAL_PER_MOL
 from tests.data.conftest import check_mapped
 
 
@@ -103,3 +104,15 @@ def test_boxes_with_tilts_of_any_sign(tilts, bounds, middle, tmp_path, example_d
     xy, xz, yz = tilts
     assert frames.cells[0] == pytest.approx(np.array([[10, 0, 0], [xy, 8, 0], [xz, yz, 6]]))
     assert frames.positions[0] == pytest.approx(np.array([[1, 0, -2], middle, [11, 0, -2]]))
+
+
+@pytest.mark.parametrize(("style", "force"), [("real", KCAL_PER_MOL), ("metal", 1.0)])
+def test_forces_are_in_the_units_of_the_style(style, force, tmp_path, example_data):
+    """LAMMPS's manual (units): Å in both; real has kcal/mol/Å, metal eV/Å."""
+    lines = ["ITEM: UNITS", style, "ITEM: TIMESTEP", "0", "ITEM: NUMBER OF ATOMS", "1", "ITEM: BOX BOUNDS pp pp pp"]
+    lines += ["0 9", "0 9", "0 9", "ITEM: ATOMS id x y z fx fy fz", "1 1 2 3 4 5 6", ""]
+    (tmp_path / "t.dump").write_text("\n".join(lines))
+    topology = mdtraj.load(str(example_data / "ala2.pdb")).topology.subset([0])
+    (frames,) = Source(tmp_path / "t.dump", topology).chunks()
+    assert frames.positions[0, 0].tolist() == [1, 2, 3]
+    assert frames.forces[0, 0] == pytest.approx(force * np.array([4, 5, 6]))

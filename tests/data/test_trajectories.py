@@ -6,7 +6,10 @@ import pytest
 
 from ase_cg import Dataset, InputError, map_trajectory
 from ase_cg.data.dataset_writer import create_dataset
+from ase_cg.data.importers.frames import chunk_frames
 from tests.conftest import two_bead_topology
+
+CHUNK = chunk_frames(6)  # frames that are read at once: a trajectory may start just there
 
 
 @pytest.fixture
@@ -31,7 +34,9 @@ def mapped(tmp_path, example_data, ala2_positions):
     return run
 
 
-@pytest.mark.parametrize("starts", [[0], [0, 1, 4, 3999, 4096, 4999], [0, 4096], [0.0, 2500.0]])
+@pytest.mark.parametrize(
+    "starts", [[0], [0, 1, 4, 3999, 4096, 4999], [0, CHUNK, 2 * CHUNK + 1, 4 * CHUNK - 1], [0.0, 2500.0]]
+)
 def test_starts_divide_a_file(mapped, tmp_path, starts):
     np.save(tmp_path / "starts.npy", np.array(starts))
     with Dataset.open(mapped(trajectory_starts=tmp_path / "starts.npy")) as dataset:

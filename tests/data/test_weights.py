@@ -28,6 +28,29 @@ def test_weights_decide_the_optimal_map(all_atom, tmp_path, mapping):
 
 
 @pytest.mark.filterwarnings("ignore:the optimal force map is overfitted")  # 40 frames are few
+def test_the_force_map_of_weighted_frames_is_that_of_repeated_ones(all_atom, tmp_path, mapping):
+    counts = np.tile([1, 3, 0, 2], N_FRAMES // 4)
+    x, f = all_atom
+    f = f * np.where(counts == 3, 3.0, 1.0)[:, None, None]  # a weight in the wrong power asks for another map
+    f[counts == 3] = np.roll(f[counts == 3], 1, axis=1)
+    np.savez(tmp_path / "w.npz", positions=x, forces=f)
+    np.savez(tmp_path / "r.npz", positions=np.repeat(x, counts, axis=0), forces=np.repeat(f, counts, axis=0))
+    np.save(tmp_path / "w.npy", counts / 2)
+    options = mapping | {"force_map": "optimal", "constraints": "none", "length_unit": "nm", "force_unit": "kJ/mol/nm"}
+    found = {}
+    for name, weights in (("w", [tmp_path / "w.npy"]), ("r", [])):
+        # The ridge is compared with a sum over frames: weights have the mean 1, counts 1.5.
+        ridge = 1.0 if weights else 1.5
+        path = map_trajectory(
+            tmp_path / f"{name}.npz", tmp_path / f"{name}.h5", weights=weights, ridge=ridge, **options
+        )
+        with Dataset.open(path) as dataset:
+            found[name] = dataset.only_molecule().maps()[2], dataset.only_molecule().force_map_report["rms"]
+    assert found["w"][0] == pytest.approx(found["r"][0], abs=1e-6)
+    assert found["w"][1] == pytest.approx(found["r"][1], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:the optimal force map is overfitted")  # 40 frames are few
 def test_files_count_by_their_weights_beside_each_other(all_atom, tmp_path, mapping):
     """Two files weigh what their frames in one file would: in the force map as in what is stored, priors' source."""
     x, f = all_atom

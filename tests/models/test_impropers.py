@@ -233,6 +233,10 @@ def test_files_keep_them_and_other_orders_of_the_vocabulary_are_read(name, optio
     priors = PriorSet([term], VOCABULARY)
     priors.to_yaml(tmp_path / "p.yaml", VOCABULARY)
     assert "vocabulary" not in (tmp_path / "p.yaml").read_text()
+    import yaml
+
+    row = yaml.safe_load((tmp_path / "p.yaml").read_text())["priors"][name]["parameters"][0]
+    assert row["equilibrium"] == pytest.approx(np.degrees(float(term.equilibrium[0])), rel=1e-6)
     turned = VOCABULARY[::-1]
     again = PriorSet.from_yaml(tmp_path / "p.yaml", turned)
     assert again(graph_of(x, vocabulary=turned)).numpy() == pytest.approx(expected, rel=1e-6)
@@ -311,7 +315,7 @@ def test_bad_lists_and_molecules_without_centres_are_told(tmp_path):
     # Rigid at ±π: rounding jumps between the two.
     plane = rigid * [1, 1, 0] + 1e-9 * np.random.default_rng(0).standard_normal(rigid.shape)
     with pytest.raises(InputError, match="do not fluctuate"):
-        fit({"name": "impropers", "quadruples": [["CA", "O", "+N", "C"]]}, x=plane)
+        fit({"name": "impropers", "quadruples": [["CA", "C", "+N", "+CA"]]}, x=plane)
     lacking = {"types": torch.zeros(0, 4, dtype=torch.long), "stiffness": torch.zeros(0), "equilibrium": torch.zeros(0)}
     with pytest.raises(InputError, match="names 2 beads of 3 types"):
         Impropers.from_tensors(lacking, {"vocabulary": ["A", "B"]}, 3)
@@ -344,3 +348,23 @@ def test_the_published_dipeptide_has_one_hand(shared, ala2):
     run.step(500)
     later = term(graph_of(run.positions, ala2, vocabulary)).double().numpy()
     assert 0.2 * KT < later.mean() < 1.2 * KT
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_sequence_and_its_reverse_are_two(name):
+    """A centre B among A, B, A is not a centre A among B, A, B."""
+    x = np.array([[[1.0, 0, 0.3], [-0.5, 0.9, 0.2], [-0.4, -0.8, 0.4], [0, 0, 0]]])
+    shared_by = {}
+    for names in (("A", "B", "A", "B"), ("B", "A", "B", "A")):
+        star = BeadTopology(names, names, (1,) * 4, (0,) * 4, (1.0,) * 4, ((0, 3), (1, 3), (2, 3)))
+        term = KINDS[name](
+            torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0]]),
+            torch.tensor([1.0, 3.0]).double(),
+            torch.tensor([0.1, 0.1]).double(),
+            ("A", "B"),
+            [("A", "B", "A", "B"), ("B", "A", "B", "A")],
+        )
+        shared_by[names] = float(term(graph_of(x, star, ("A", "B"))))
+    first, second = shared_by.values()
+    assert first > 1e-3
+    assert second == pytest.approx(3 * first, rel=1e-9)

@@ -11,7 +11,7 @@ from ase_cg.data.graph import topology_graph
 from ase_cg.inference.dense import DenseModel
 from ase_cg.models.base import energy_and_forces
 from ase_cg.models.model import CGModel, ModelCard
-from ase_cg.models.priors.polynomial import PolynomialAngles, PolynomialCosineAngles
+from ase_cg.models.priors.polynomial import PolynomialAngles, PolynomialCosineAngles, _rising
 from ase_cg.models.priors.short_repulsion import CutoffRepulsion, ExponentialRepulsion
 from ase_cg.units import thermal_energy, unit
 
@@ -219,13 +219,13 @@ def test_excluded_neighbours_feel_none_in_the_dense_form_too(kind, exclude):
 
 
 @pytest.mark.parametrize("name", ["cutoff_repulsion", "exponential_repulsion"])
-@pytest.mark.parametrize("exclude", [1, 3])
-def test_the_fit_costs_a_tenth_of_the_thermal_energy_at_the_closest_approach(name, exclude):
+@pytest.mark.parametrize(("exclude", "scale"), [(1, 1.0), (3, 0.5)])
+def test_the_fit_costs_a_tenth_of_the_thermal_energy_at_the_closest_approach(name, exclude, scale):
     """The 0.1 % quantile of exactly those pairs of types that are not excluded."""
     rng = np.random.default_rng(4)
     topology = line(6)
     x = 2.0 * np.arange(6)[None, :, None] * [1.0, 0, 0] + 0.4 * rng.standard_normal((2000, 6, 3))
-    spec = {"name": name, "exclude": exclude, "cutoff": 30.0}
+    spec = {"name": name, "exclude": exclude, "cutoff": 30.0, "scale": scale}
     term = PriorSet.fit_positions(x, topology, [spec], vocabulary=VOCABULARY, kT=KT).terms[name].double()
     assert term.settings["exclude"] == exclude
     for pair in ("AA", "AB", "BB"):
@@ -240,8 +240,8 @@ def test_the_fit_costs_a_tenth_of_the_thermal_energy_at_the_closest_approach(nam
         cost, near = (
             float(term(graph_of(np.array([[[0.0, 0, 0], [share * closest, 0, 0]]]), two))) for share in (1.0, 0.6)
         )
-        assert cost == pytest.approx(0.1 * KT, rel=0.02)
-        assert near > 1.5 * KT
+        assert cost == pytest.approx(0.1 * scale * KT, rel=0.02)
+        assert near > 1.5 * scale * KT
     assert float(term(graph_of(x[:500], topology)).mean()) < KT
 
 
@@ -315,3 +315,78 @@ def test_periodic_images_repel_each_other(kind):
     assert beads.get_potential_energy() == pytest.approx(plain(kind, r, "AB")[0] - end - (r - CUTOFF) * slope, rel=1e-9)
     pull = -(plain(kind, r, "AB")[1] - slope) * shift / r
     assert beads.get_forces()[1] == pytest.approx(pull, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_random_directions_have_no_energy(name):
+    """Angles of unbiased directions are distributed as sin θ: that is no energy, and must not be counted twice."""
+    theta = np.arccos(np.random.default_rng(0).uniform(-0.95, 0.95, 200_000))
+    term = PriorSet.fit_positions(bent(theta), line(3), [name], vocabulary=VOCABULARY, kT=KT).terms[name]
+    energies = term.double()(graph_of(bent(np.linspace(0.4, np.pi - 0.4, 50)), line(3))).numpy()
+    assert np.ptp(energies) < 0.05 * KT
+
+
+def test_a_fit_that_fails_is_done_with_a_lower_degree(monkeypatch):
+    """Of two degrees with a parabola that is open upwards, which always rises."""
+    import scipy.optimize
+
+    asked = []
+
+    def fails(function, start, **options):
+        asked.append(len(start) - 1)
+        return scipy.optimize.OptimizeResult(success=False, x=0 * start)
+
+    monkeypatch.setattr(scipy.optimize, "minimize", fails)
+    random = np.random.default_rng(1).standard_normal(3000)
+    options = Options()
+    options.degree = 3
+    # A cubic of one skewed basin falls on one side of it; a parabola does not.
+    skewed = 1.6 + 0.1 * random + 0.03 * (random**2 - 1)
+    cubic = PolynomialAngles.fit_one(skewed, KT, options)
+    assert asked[0] == 3
+    assert cubic["coefficients"][1] > 0
+    assert abs(cubic["coefficients"][2]) < 1e-9
+    # Of a hill no parabola is left.
+    q, ends = np.linspace(1.0, 2.0, 30), np.linspace(0.0, 3.0, 20)
+    asked.clear()
+    found = _rising(q, -((q - 1.5) ** 2), np.ones(30), ends[(ends < 1) | (ends > 2)], (1.0, 2.0), 2)
+    assert asked == [2]
+    assert (np.diff(found(np.linspace(2.0, 3.0, 10))) > 0).all()
+    assert (np.diff(found(np.linspace(0.0, 1.0, 10))) < 0).all()
+
+
+def test_polynomials_of_narrow_angles_are_kept_in_single_precision():
+    """A series about zero would be a difference of numbers a million times larger."""
+    theta = 2.0 + 0.03 * np.random.default_rng(3).standard_normal(5000)
+    term = PriorSet.fit_positions(bent(theta), line(3), ["polynomial_angles"], vocabulary=VOCABULARY, kT=KT).terms
+    exact = PolynomialAngles.fit_one(theta, KT, Options())
+    q = theta[:200]
+    expected = exact["constant"] + sum(
+        c * (q - exact["origin"]) ** (n + 1) for n, c in enumerate(exact["coefficients"])
+    )
+    graph = graph_of(bent(q), line(3)).to("cpu", torch.float32)
+    assert term["polynomial_angles"](graph).numpy() == pytest.approx(expected, abs=1e-3 * KT)
+
+
+@pytest.mark.parametrize("exponent", [4, 7, 12])
+@pytest.mark.parametrize("cutoff", [4.5, 20.0])
+def test_cutoff_repulsion_of_any_exponent(exponent, cutoff):
+    """Its σ follows from the closest approach with the line that the cutoff subtracts, which weighs near the cutoff."""
+    rng = np.random.default_rng(6)
+    x = 2.0 * np.arange(6)[None, :, None] * [1.0, 0, 0] + 0.3 * rng.standard_normal((1000, 6, 3))
+    spec = {"name": "cutoff_repulsion", "exclude": 1, "exponent": exponent, "cutoff": cutoff}
+    term = PriorSet.fit_positions(x, line(6), [spec], vocabulary=VOCABULARY, kT=KT).terms["cutoff_repulsion"].double()
+    assert term.settings == {"exponent": exponent, "exclude": 1, "cutoff": cutoff}
+    pairs = [np.linalg.norm(x[:, i] - x[:, i + 2 * k], axis=-1) for k in (1, 2) for i in (0, 2) if i + 2 * k < 6]
+    closest, sigma = np.quantile(np.concatenate(pairs), 0.001), float(term.sigma[0, 0])
+
+    def u(r):
+        line_at = lambda d: (sigma / cutoff) ** exponent * (1 - exponent * (d - cutoff) / cutoff)  # noqa: E731
+        return (sigma / r) ** exponent - line_at(r)
+
+    two = BeadTopology(("A", "A"), ("A", "A"), (1, 2), (0, 0), (12.0, 12.0), ())
+    for r in (closest, 0.7 * closest, 0.9 * cutoff):
+        energy, forces = energy_and_forces(term, graph_of(np.array([[[0.0, 0, 0], [0, r, 0]]]), two))
+        assert float(energy) == pytest.approx(u(r), rel=1e-6)
+        assert float(forces[1, 1]) == pytest.approx(-(u(r + 1e-6) - u(r - 1e-6)) / 2e-6, rel=1e-5)
+    assert u(closest) == pytest.approx(0.1 * KT, rel=1e-3)

@@ -130,3 +130,18 @@ def test_few_frames_are_not_refused(tmp_path):
     x, forces = RigidPair.sample(100, np.random.default_rng(2))
     mapped = np.einsum("na,fax->fnx", RigidPair.coordinate_map, forces)
     assert _told(*_data(tmp_path / "d.h5", x[:, [0, 2]], 5 * mapped, 300.0)) == []
+
+
+def test_every_molecule_of_a_dataset_is_checked(tmp_path):
+    """The second is the biased one, and has the name in the message."""
+    x, forces = RigidPair.sample(4000, np.random.default_rng(2))
+    c = RigidPair.coordinate_map
+    sound = np.einsum("na,fax->fnx", optimal_force_map(forces, c, [[0, 1]]), forces)
+    recipe, path = _data(tmp_path / "d.h5", x[:, [0, 2]], sound, 300.0)
+    assert _told(recipe, path) == []
+    topology = BeadTopology(("B0", "B1"), ("X",) * 2, (1, 2), (0, 0), (12.0,) * 2, ((0, 1),))
+    options = {"temperature": 300.0, "resolution": "atoms", "force_map": "slice"}
+    with create_dataset(path, add=True) as dataset, dataset.molecule("second", topology, **options) as molecule:
+        molecule.append(x[:, [0, 2]], 3 * sound)
+    with pytest.raises(InputError, match="forces of molecule 'second' do not belong"):
+        check_recorded_forces(recipe, path)

@@ -14,6 +14,7 @@ from ase_cg.data.dataset import Dataset
 from ase_cg.data.dataset_writer import create_dataset
 from ase_cg.data.splits import split_by_blocks
 from ase_cg.labels.forces_and_noise import ForcesAndNoise
+from ase_cg.labels.noise import Noise
 from ase_cg.models.priors.prior_set import describe_priors
 from ase_cg.training import trainer
 from ase_cg.training.data import read_training_data
@@ -83,9 +84,20 @@ def _logged(folder, name):
     return [found[epoch] for epoch in sorted(found)]
 
 
+def _squares(model, path, frames):
+    """Return the mean squared error of the forces of each frame in (kcal/mol/Å)², by hand."""
+    with Dataset.open(path) as dataset:
+        molecule = dataset.only_molecule()
+        x, f = molecule.coordinates(frames), molecule.forces(frames)
+    graph = model.graph(model.only_topology(), len(frames))._replace(positions=torch.from_numpy(x).reshape(-1, 3))
+    found = model.energy_and_forces(graph)[1].reshape(f.shape).numpy()
+    return ((found - f) ** 2).mean((1, 2)) / KCAL_PER_MOL**2
+
+
 def test_the_epoch_is_chosen_and_training_stops_by_the_validation_loss(opposed, tmp_path):
     recipe = _recipe(opposed, patience=2, epochs=8)
-    metrics = CGModel.load(train(recipe, tmp_path / "t", quiet=True)).card.provenance["metrics"]
+    model = CGModel.load(train(recipe, tmp_path / "t", quiet=True))
+    metrics = model.card.provenance["metrics"]
     training, validation = _logged(tmp_path / "t", "train_loss"), _logged(tmp_path / "t", "validation_loss")
     assert training[-1] < 0.8 * training[0]
     assert int(np.argmin(training)) == len(training) - 1
@@ -95,6 +107,10 @@ def test_the_epoch_is_chosen_and_training_stops_by_the_validation_loss(opposed, 
     assert metrics["best_epoch"] == best
     assert metrics["validation_loss"] == pytest.approx(validation[best])
     assert metrics["epochs"] == best + 1 + 2
+    # The saved network is that of the best epoch, and so is the one that is tested.
+    for part in ("validation", "test"):
+        squares = _squares(model, opposed, getattr(_split(opposed), part))
+        assert squares.mean() == pytest.approx(metrics[f"{part}_loss"], rel=1e-4)
 
 
 def test_the_rate_falls_when_validation_stalls(opposed, tmp_path):
@@ -119,10 +135,7 @@ def test_losses_of_a_weighted_dataset_are_weighted_means(part, tmp_path):
     path = _write(tmp_path / "d.h5", x, f, weights)
     model = CGModel.load(train(_recipe(path, epochs=1, batch_size=16), tmp_path / "t", quiet=True))
     frames = getattr(_split(path), part)
-    graph = model.graph(model.only_topology(), len(frames))
-    positions = torch.from_numpy(x[frames].astype(np.float32)).reshape(-1, 3)
-    found = model.energy_and_forces(graph._replace(positions=positions))[1].reshape(-1, 2, 3).numpy()
-    squares = ((found - f[frames]) ** 2).mean((1, 2)) / KCAL_PER_MOL**2
+    squares = _squares(model, path, frames)
     by_hand = np.average(squares, weights=weights[frames])
     assert abs(squares.mean() / by_hand - 1) > 0.1
     assert model.card.provenance["metrics"][f"{part}_loss"] == pytest.approx(by_hand, rel=1e-4)
@@ -176,3 +189,40 @@ def test_priors_see_training_frames_only(tmp_path):
         found[name] = [describe_priors(priors) for priors in (data.priors, data.training_priors)]
     assert found["others moved"] == found["as they are"]
     assert found["training moved"] != found["as they are"]
+
+
+def _noise_of_frames(path, folder, monkeypatch, **training):
+    """Train on noise; return for each pass over frames, in order, the noise (2, 3) that each frame had."""
+    passes: list[tuple[bool, dict[bytes, np.ndarray]]] = []
+    forward = Noise.forward
+
+    def record(self, x, forces, noise):
+        y, f = forward(self, x, forces, noise)
+        if not passes or passes[-1][0] != self.training:
+            passes.append((self.training, {}))
+        for one, other in zip(x.numpy(), y.numpy(), strict=True):
+            passes[-1][1][one.tobytes()] = other - one
+        return y, f
+
+    monkeypatch.setattr(Noise, "forward", record)
+    train(_recipe(path, "noise", **training), folder, quiet=True)
+    monkeypatch.undo()
+    fitted, judged = ([frames for kind, frames in passes if kind == wanted] for wanted in (True, False))
+    return fitted, judged
+
+
+def test_noise_is_new_in_every_epoch_for_training_and_the_same_for_validation(tmp_path, monkeypatch):
+    """And it belongs to the frame: neither its batch nor its neighbours change it."""
+    x, _, _ = _frames()
+    path = _write(tmp_path / "d.h5", x, None)
+    split = _split(path)
+    fitted, validated = _noise_of_frames(path, tmp_path / "a", monkeypatch, epochs=2)
+    assert [len(frames) for frames in fitted] == [len(split.train)] * 2
+    one, two = (np.array([frames[key] for key in fitted[0]]) for frames in fitted)
+    assert (np.abs(one - two).max((1, 2)) > 1e-3).all()
+    assert len(np.unique(one.round(5), axis=0)) == len(one)
+    assert one.std() == pytest.approx(0.05, rel=0.05)
+    first, second = validated[:2]
+    assert all(np.array_equal(noise, second[key]) for key, noise in first.items())
+    others, _ = _noise_of_frames(path, tmp_path / "b", monkeypatch, epochs=1, batch_size=37)
+    assert all(np.allclose(noise, fitted[0][key], atol=1e-6) for key, noise in others[0].items())

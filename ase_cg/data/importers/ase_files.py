@@ -17,7 +17,9 @@ def read_ase(source: "Source") -> Iterator[Frames]:
     from ase.io import iread
 
     path, step = source.path, chunk_frames(source.topology.n_atoms)
-    images = iread(str(path), index=":")
+    # By its suffix: what ASE finds in the content may be a format whose reader unpickles.
+    kind = "traj" if path.suffix.lower() == ".traj" else "extxyz"
+    images = iread(str(path), index=":", format=kind)
     pieces: list[Any] = []
     count = n_atoms = 0
     while True:
