@@ -10,7 +10,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_cg import CGCalculator, CGModel, CommitteeCalculator, InputError, PriorSet, SimulationError, read_beads
 from ase_cg.beads.structure import read_structure
-from ase_cg.data.neighbors import coincident_pair, half_neighbor_list
+from ase_cg.data.neighbors import NeighborList, coincident_pair, half_neighbor_list
 from ase_cg.dynamics.failures import Limits
 from ase_cg.dynamics.replicas import ReplicaSimulation
 from ase_cg.dynamics.starts import read_start
@@ -70,6 +70,54 @@ def test_forces_in_a_narrow_cell_are_minus_the_gradient_while_beads_cross_its_fa
         assert (energies[1] - energies[0]) / 2e-5 == pytest.approx((force * direction).sum(), rel=1e-5, abs=1e-8)
         fresh = atoms_of(atoms.positions, cell, True, model)
         assert fresh.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-11)
+
+
+def test_a_pair_enters_while_the_list_is_kept():
+    """Both beads move by 0.45 of the skin, from outside the cutoff to inside, and no list is made anew."""
+    model = made(chain(2, ()), [repulsion(sigma=8.0, cutoff=10.0)])
+    atoms = atoms_of(np.array([[0.0, 0, 0], [10.5, 0, 0]]), np.eye(3) * 60, True, model)
+    assert np.abs(atoms.get_forces()).max() == 0
+    atoms.positions += [[0.45, 0, 0], [-0.45, 0, 0]]
+    fresh = atoms_of(atoms.positions, atoms.cell, True, model)
+    assert np.abs(fresh.get_forces()).max() > 1e-3
+    assert atoms.get_forces() == pytest.approx(fresh.get_forces())
+
+
+def test_another_cell_or_direction_makes_another_list():
+    """Beads stay where they are, and other images come near."""
+    model = made(chain(2, ()), [repulsion(sigma=4.0, cutoff=8.0)])
+    atoms = atoms_of(np.array([[0.5, 0, 0], [5.0, 0, 0]]), np.eye(3) * 30, True, model)
+    atoms.get_forces()
+    for cell, pbc in (([9.5, 30, 30], True), ([9.5, 6.5, 30], True), ([9.5, 6.5, 30], [False, True, True])):
+        atoms.set_cell(cell)
+        atoms.pbc = pbc
+        fresh = atoms_of(atoms.positions, cell, pbc, model)
+        before = atoms.calc.results["energy"]
+        assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-12)
+        assert atoms.get_forces() == pytest.approx(fresh.get_forces(), abs=1e-12)
+        assert abs(atoms.get_potential_energy() - before) > 1e-4
+
+
+def test_a_list_is_of_its_periodic_directions():
+    x, cell = np.array([[0.5, 0, 0], [9.5, 0, 0]]), np.eye(3) * 10
+    listed = NeighborList(3.0, skin=0.5)
+    for pbc, pairs in (([True] * 3, 1), ([False, True, True], 0), ([True, False, False], 1)):
+        assert listed.edges(x, cell, np.array(pbc))[0].shape[1] == pairs
+
+
+def test_only_the_image_that_is_bonded_is_excluded_in_either_direction():
+    """The bond leads through a face; the image on the other side of the same bead feels the repulsion."""
+    model = made(chain(2), [repulsion(exclude=1, cutoff=14.0)])
+    for first, second in ((7.9, 3.7), (3.7, 7.9)):
+        x = np.array([[first, 0, 0], [second, 0, 0]])
+        atoms = atoms_of(x, np.diag([8.0, 50.0, 50.0]), True, model)
+        wanted = 0.0
+        for distance, count in ((4.2, 1), (12.2, 1), (11.8, 1), (8.0, 2)):  # a cell holds two of own images
+            switched = 0.5 * (1 + np.cos(np.pi * np.clip((distance / 14 - 0.8) / 0.2, 0, 1)))
+            wanted += count * (4.0 / distance) ** 6 * switched
+        nearest = min(abs(second - first + 8 * s) for s in (-1, 0, 1))
+        assert nearest == pytest.approx(3.8)
+        assert atoms.get_potential_energy() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_bond_that_cannot_be_told_from_the_one_to_the_next_image_is_refused():
@@ -294,7 +342,7 @@ def test_an_image_on_the_spot_of_another_bead_is_named():
 
 @pytest.mark.parametrize("n", [3, 39, 41, 400])
 def test_coincident_beads_are_found_among_few_and_many(n):
-    x = np.random.default_rng(0).normal(scale=30.0, size=(n, 3)) + 5e3
+    x = np.random.default_rng(0).normal(scale=30.0, size=(n, 3)) + 5e6
     assert coincident_pair(x) is None
     limits = Limits(chain(n, ()), torch.tensor(x)[None])
     zeros, none = torch.zeros(2, n, 3).double(), torch.zeros(2).double()
@@ -358,7 +406,7 @@ def test_starts_of_a_trajectory_that_its_box_has_cut_are_whole(tmp_path):
 def test_bonds_of_a_structure_in_a_skewed_cell(example_data, tmp_path):
     """Residues that the box has cut are bonded, in any cell."""
     structure = mdtraj.load(str(example_data / "ala2.pdb"))
-    cell = np.array([[1.6, 0, 0], [1.5, 1.7, 0], [-1.4, 1.6, 1.8]])
+    cell = np.array([[1.6, 0, 0], [16.2, 1.7, 0], [-7.9, 8.4, 1.8]])  # of the lattice of a much shorter one
     x = structure.xyz[0].astype(float)
     structure.xyz[0] = x - np.floor(x @ np.linalg.inv(cell)) @ cell
     structure.unitcell_vectors = cell[None]
