@@ -20,7 +20,7 @@ from ase_cg.models.priors.base import GENERIC, MIN_SAMPLES, PriorTerm, Samples, 
 CLOSEST = 0.001  # quantile of the distances that counts as the closest approach
 COST = 0.1  # of kT at the closest approach: next to nothing where the data live
 SWITCH = 0.8  # of the cutoff, where the energy begins to be switched off
-CLOSEST_SQUARED = 1e-24  # Å²; keeps 0/0 away where two beads lie on one spot, which is an error elsewhere
+CLOSEST_SQUARED = 1e-18  # Å²; keeps 0/0 away where two beads lie on one spot, which is an error elsewhere
 NUMBERS_AT_ONCE = 5_000_000
 PAIR_SAMPLES = 50_000_000
 
