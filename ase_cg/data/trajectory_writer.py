@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_cg.data.guarded_file import GuardedFile
+from ase_cg.errors import InputError, reason
 from ase_cg.hdf5 import open_hdf5
 
 CHUNK_BYTES = 2**18  # HDF5 compresses, and reads, so much at a time
@@ -81,8 +82,12 @@ class Hdf5TrajectoryWriter:
             made.attrs["units"] = np.bytes_(units.encode())
         stored = self._file[name]
         before = len(stored)
-        stored.resize(before + len(rows), axis=0)
-        stored[before:] = rows
+        try:
+            stored.resize(before + len(rows), axis=0)
+            stored[before:] = rows
+        except OSError:
+            self._raise_failure()  # it says why; HDF5 does not
+            raise
         if len(rows):
             self._rows[name] = (before + len(rows), _checksum(rows[-1]))
         self._raise_failure()
@@ -103,10 +108,19 @@ class Hdf5TrajectoryWriter:
             os.fsync(self._guard.fileno())
         finally:
             self._guard.close()
-        with open_hdf5(self._path) as file:
-            for name, (count, checksum) in self._rows.items():
-                if len(file[name]) != count or _checksum(file[name][-1]) != checksum:
-                    raise OSError(errno.EIO, f"what was written of {name} is not what is there", str(self._path))
+        self._compare()
+
+    def _compare(self) -> None:
+        """Raise where the number of rows, or the last one, is not what was written."""
+        path = str(self._path)
+        try:
+            with open_hdf5(path) as file:
+                there = {name: (len(file[name]), _checksum(file[name][-1])) for name in self._rows}
+        except (InputError, KeyError, OSError) as error:
+            raise OSError(errno.EIO, f"it cannot be read again: {reason(error)}", path) from error
+        for name, written in self._rows.items():
+            if there[name] != written:
+                raise OSError(errno.EIO, f"what was written of {name} is not what is there", path)
 
     def _raise_failure(self) -> None:
         if (failure := self._guard.failure) is not None:

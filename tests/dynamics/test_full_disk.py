@@ -69,7 +69,7 @@ def test_no_frame_is_lost_whatever_the_disk_has_room_for(model_file, dataset_fil
     whole = arrays(simulate(model_file, tmp_path / "whole", **options))
     largest = max(path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file())
     refused = 0
-    for number, size in enumerate([1000, 4000, 6000, *np.linspace(8000, largest + 1, 7).astype(int).tolist()]):
+    for number, size in enumerate([1000, 6000, *np.linspace(8000, largest + 1, 4).astype(int).tolist()]):
         folder = tmp_path / f"s{number}"
         try:
             with limited(size):
@@ -79,7 +79,7 @@ def test_no_frame_is_lost_whatever_the_disk_has_room_for(model_file, dataset_fil
             simulate(model_file, folder, resume=True, **options)
         assert same(arrays(folder), whole), f"after a limit of {size} bytes"
         assert not list(folder.rglob("0*.safetensors"))
-    assert refused >= 5
+    assert refused >= 3
 
 
 def test_a_disk_that_is_full_when_the_end_begins(model_file, dataset_file, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_when_the_end_begins(model_file, dataset_file, tmp_p
     import ase_cg.dynamics.run as module
 
     original = module.write_results
-    for number, size in enumerate([0, 900, 3000, 7000, 11000]):
+    for number, size in enumerate([900, 3000, 7000]):
         folder = tmp_path / f"s{number}"
 
         def in_a_full_disk(*given, size=size, **named):
@@ -122,6 +122,30 @@ def test_segments_that_could_not_be_removed_are_removed_later(model_file, datase
     assert read_simulation(tmp_path / "s", temperature=300.0)[0].shape == (1, 60, 6, 3)
     simulate(model_file, tmp_path / "s", resume=True, **options | {"duration": "1.4 ps"})
     assert read_simulation(tmp_path / "s", temperature=300.0)[0].shape == (1, 70, 6, 3)
+
+
+def test_a_writer_says_at_whatever_byte_the_room_ends(ala2, tmp_path):
+    frames = np.random.default_rng(0).standard_normal((400, 6, 3))
+
+    def write(path):
+        writer = Hdf5TrajectoryWriter(path, ala2.to_mdtraj())
+        try:
+            for start in range(0, 400, 100):
+                writer.extend("coordinates", frames[start : start + 100], "nanometers")
+            writer.extend("time", np.arange(400.0), "picoseconds")
+            writer.close()
+        finally:
+            writer.abandon()
+
+    write(tmp_path / "whole.h5")
+    size = (tmp_path / "whole.h5").stat().st_size
+    for room in (0, 700, 2000, 5000, size // 2, size - 4000, size - 1500, size - 300, size - 1):
+        with limited(room), pytest.raises(OSError, match=r"File too large: .*t\.h5"):
+            write(tmp_path / "t.h5")
+    with limited(size):
+        write(tmp_path / "t.h5")
+    with h5py.File(tmp_path / "t.h5", "r") as file:
+        assert np.array_equal(file["coordinates"][:], frames.astype(np.float32))
 
 
 def test_a_file_that_changed_on_its_way_to_the_disk_gets_no_name(ala2, ala2_positions, tmp_path, monkeypatch):

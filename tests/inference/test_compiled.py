@@ -404,10 +404,12 @@ def look(event, arguments):
     if event in {"open", "os.mkdir", "os.rename", "os.listdir", "os.scandir", "subprocess.Popen"}:
         touched.update(word for word in str(arguments).split("'") if "torchinductor_" in word)
 sys.addaudithook(look)
-from tests.inference.conftest import chain_model
-from ase_cg.inference.compiled import compile_model
-compiled = compile_model(chain_model(None, 4, priors=("bonds",))[0], replicas=1, quiet=True)
-assert compiled.chunk_function is not None
+from ase_cg.inference.packages import compiled_function
+key = {"model": "none", "dtype": "float64"}
+double = compiled_function(
+    lambda x: (2 * x.sin(),), [torch.ones(64)], torch.device("cpu"), key, "a function", quiet=True
+)
+assert torch.equal(double(torch.zeros(64))[0], torch.zeros(64))
 print(sorted(touched), [os.environ.get(name) for name in names] == before)
 """
 
