@@ -29,7 +29,10 @@ def test_small_work_gets_one_thread_and_the_setting_comes_back():
 def test_a_calculator_of_few_beads_runs_on_one_thread(form, model, ala2, ala2_positions, monkeypatch):
     """Threads that wait for a core in use cost a hundred times what they bring."""
     used = []
-    owner, method = {"eager": (CGModel, "bead_energies_by_term"), "compiled": (DenseModel, "energy_and_forces")}[form]
+    owner, method = {
+        "eager": (CGModel, "bead_energies_by_term"),
+        "compiled": (DenseModel, "energy_forces_and_nearest"),
+    }[form]
     original = getattr(owner, method)
 
     def recorded(*arguments):

@@ -220,7 +220,7 @@ def test_a_library_that_others_could_write_is_not_kept_so(tmp_path, monkeypatch)
     monkeypatch.setenv("ASE_CG_CACHE", str(tmp_path / "cache"))
     before = os.umask(0o002)
     try:
-        place = cache.entry("key", ".so")
+        place = cache.entry("0123456789abcdef" * 2, ".so")
         cache.make_folder(place.package.parent)
         place.package.write_bytes(b"x")
         place.write({})
