@@ -40,6 +40,8 @@ FEATURE_FIGURES: Mapping[str, str] = {
     "native_contacts": "native_contacts_wasserstein",
 }
 """Name of the figure of each kind of feature: the mean of the Wasserstein distances of its features."""
+COMMON = "pmf_error_common_kT"
+SAME_FRAMES = "its bins are chosen from the same frames, and intervals of it cover too little"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,9 @@ def compared(simulated: Ensemble, reference: Ensemble, grids: Mapping[str, Grid]
         found = estimate(measured.figure, measured.one, measured.other, second_order=measured.second_order)
         doubt = short or doubt_of(measured)
         rows |= _rows(measured, found, _at_floor(measured), doubt)
+    for name, row in rows.items():
+        if name.endswith(COMMON) and row["interval"] is not None:
+            row |= {"interval": None, "doubt": SAME_FRAMES}
     return rows
 
 
@@ -277,7 +282,7 @@ def without_interval(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, row in rows.items():
         reasons: dict[str, list[str]] = {}
         for figure, cell in row.items():
-            if cell["doubt"]:
+            if cell["doubt"] and cell["doubt"] != SAME_FRAMES:
                 reasons.setdefault(cell["doubt"], []).append(figure)
         found += [f"{name} has no intervals of {', '.join(figures)}: {reason}" for reason, figures in reasons.items()]
     return found
