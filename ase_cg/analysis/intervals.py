@@ -113,7 +113,7 @@ def surface_measurements(one: Array, other: Array, prefix: str = "", part: float
     places = {
         f"{prefix}pmf_error_kT": ((..., 0), True),
         f"{prefix}pmf_error_squared_kT2": ((..., 0), False),
-        f"{prefix}pmf_error_common_kT": ((..., 1), True),
+        f"{prefix}{COMMON}": ((..., 1), True),
     }
     filled = effective_bins(0.5 * (p + q))
     divergence = divergence_measurement(one, other, f"{prefix}jensen_shannon_nats", part)
@@ -168,15 +168,12 @@ def compared(simulated: Ensemble, reference: Ensemble, grids: Mapping[str, Grid]
         found = estimate(measured.figure, measured.one, measured.other, second_order=measured.second_order)
         doubt = short or doubt_of(measured)
         rows |= _rows(measured, found, _at_floor(measured), doubt)
-    for name, row in rows.items():
-        if name.endswith(COMMON) and row["interval"] is not None:
-            row |= {"interval": None, "doubt": SAME_FRAMES}
     return rows
 
 
 def _nothing() -> dict[str, dict[str, Any]]:
     """Return the rows of figures that every table has, where there is nothing to measure."""
-    names = ("pmf_error_kT", "pmf_error_squared_kT2", "pmf_error_common_kT", "jensen_shannon_nats")
+    names = ("pmf_error_kT", "pmf_error_squared_kT2", COMMON, "jensen_shannon_nats")
     return {name: _row(None, None, None, None, None) for name in (*names, "bond_wasserstein_A")}
 
 
@@ -190,13 +187,14 @@ def _rows(measured: Measurement, found: Estimate, at_floor: Array | None, doubt:
     value, plug_in = measured.named(found.corrected), measured.named(found.plug_in)
     ends = [measured.named(end) for end in found.interval()]
     floor_like = None if at_floor is None else measured.named(at_floor)
+    doubts = {name: doubt or (SAME_FRAMES if name.endswith(COMMON) else None) for name in value}
     return {
         name: _row(
             value[name],
-            None if doubt else (ends[0][name], ends[1][name]),
+            None if doubts[name] else (ends[0][name], ends[1][name]),
             plug_in[name],
             None if floor_like is None else floor_like[name],
-            doubt,
+            doubts[name],
         )
         for name in value
     }

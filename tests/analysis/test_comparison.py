@@ -305,6 +305,13 @@ def test_too_few_independent_frames_have_no_interval_and_it_is_said(folder, refe
     assert found.rows["model"]["bond_wasserstein_A"]["interval"] is not None  # it does not depend on the grid
 
 
+def test_the_error_of_common_bins_has_no_interval_and_says_why(reference, simulation):
+    cell = analyze(simulation, reference, **OPTIONS).rows["model"]["pmf_error_common_kT"]
+    assert cell["value"] is not None
+    assert cell["interval"] is None
+    assert "chosen from the same frames" in cell["doubt"]
+
+
 def test_too_few_frames_for_the_grid_and_no_native_structure_are_said(reference, simulation):
     found = analyze(simulation, reference, **OPTIONS | {"bins": 200})
     assert said(found, "too few frames for the grid of 200 × 200", "--bins")

@@ -14,6 +14,7 @@ from ase_cg.analysis.sources import Piece
 from ase_cg.analysis.write import figures_of
 from ase_cg.beads.topology import BeadTopology
 from ase_cg.data.dataset_writer import create_dataset
+from tests.analysis.test_kinetics import two_states
 
 N = 8
 OPTIONS = {"bins": 10, "discard": 0.0, "lag": 2, "clusters": 10, "quiet": True}
@@ -221,19 +222,7 @@ def test_many_trajectories_are_pooled_to_two_hundred_blocks():
     assert [number for _, number in blocks] == sorted(number for _, number in blocks)
 
 
-def two_states(rng, lengths, stay=(0.97, 0.91)):
-    """Trajectories of two states of which the first has three frames of four."""
-    found = []
-    for length in lengths:
-        state, draws = int(rng.random() > 0.75), rng.random(length)
-        path = np.empty(length, dtype=np.int64)
-        for frame in range(length):
-            path[frame] = state
-            state = state if draws[frame] < stay[state] else 1 - state
-        found.append(path)
-    return found
-
-
+STAY = (0.97, 0.91)  # of two states of which the first has three frames of four
 SPACE = StateSpace(np.array([[0.0], [1.0]]), np.array([0, 1]), 1)
 
 
@@ -242,7 +231,7 @@ def test_errors_of_populations_are_the_spread_over_independent_simulations(lengt
     """The standard error of one simulation is, on average, the spread over many; also where tenths are drawn."""
     rng = np.random.default_rng(5)
     options = {"frame_interval": None, "temperature": None}
-    found = [kinetics_of(two_states(rng, lengths), SPACE, 2, **options) for _ in range(30)]
+    found = [kinetics_of(two_states(rng, lengths, STAY), SPACE, 2, **options) for _ in range(30)]
     for values, errors in (
         ([x.populations[0] for x in found], [x.population_errors[0] for x in found]),
         ([x.timescales[0] for x in found], [x.timescale_errors[0] for x in found]),
@@ -256,7 +245,7 @@ def test_weights_say_how_the_frames_count_and_transitions_need_none():
     states = [
         path[np.flatnonzero(path == start)[0] :][:20]
         for start in (0, 1)
-        for path in two_states(rng, [400] * 300)
+        for path in two_states(rng, [400] * 300, STAY)
         if (path == start).any()
     ]
     counts = np.bincount(np.concatenate(states))
